@@ -9,13 +9,13 @@ use super::stacks::{self, NO_CONTEXT};
 use crate::analysis::idle::Idle;
 use crate::process::activity::{Runs, State, Status};
 use crate::process::{Process, threads, threads_inside};
-use crate::python::frames::{PythonThread, Stack, Stacks, StacksError};
+use crate::python::frames::{Frame, Glimpse, Near, PythonThread, Stack, Stacks, StacksError};
 use crate::python::greenlets;
 use crate::waits::{Reason, cause_of};
 
-/// How often a thread that does not hold still is looked at for one sample: the fewer, the less is told of those who call others all the
-/// time.
-const ATTEMPTS: usize = 8;
+/// How often a thread is looked at for one sample, until what it does can be told: the fewer, the less is told of those who call others
+/// all the time.
+const ATTEMPTS: usize = 16;
 /// How often it is looked at which threads there are, and how often at least which of them have Python: a C library makes threads
 /// known to Python that have long been there.
 const LISTED: Duration = Duration::from_millis(100);
@@ -50,7 +50,7 @@ pub(super) struct Sample {
 #[derive(Debug, Default)]
 pub(super) struct Samples {
     pub(super) samples: Vec<Sample>,
-    /// Threads whose stack changed while it was read.
+    /// Threads of whose stack nothing could be told.
     pub(super) torn: u64,
     /// Names of threads that were seen for the first time.
     pub(super) names: Vec<(u32, String)>,
@@ -86,6 +86,7 @@ struct Thread {
     tid: u32,
     /// One, or one for each interpreter that it runs; none without Python.
     states: Vec<PythonThread>,
+    near: Near,
     runs: Runs,
     /// In how many lists it was without.
     without: u32,
@@ -110,6 +111,15 @@ enum Seen {
     Torn,
     /// It has ended, or is not what it was.
     Gone,
+}
+
+impl Seen {
+    /// Whether it ran in this function.
+    fn is_in(&self, function: &Frame) -> bool {
+        let Seen::On(stack) = self else { return false };
+        let innermost = stack.frames.first();
+        innermost.is_some_and(|it| (&it.function, &it.file) == (&function.function, &function.file))
+    }
 }
 
 impl Sampled {
@@ -190,6 +200,7 @@ impl Sampled {
                 Thread {
                     tid,
                     states: Vec::new(),
+                    near: Near::default(),
                     runs,
                     without: 0,
                     asleep: None,
@@ -347,6 +358,9 @@ impl Look<'_> {
         mut runs: Option<u64>,
         names: &mut Vec<(u32, String)>,
     ) -> Seen {
+        // The function that it was in at first, if it is not known what called that; and what was seen behind that.
+        let mut looked_for: Option<Frame> = None;
+        let mut instead = None;
         for _ in 0..ATTEMPTS {
             let before = runs;
             let Some(status) = Status::of(self.pid, thread.tid) else {
@@ -364,33 +378,46 @@ impl Look<'_> {
             if !thread.states.iter().all(|it| self.stacks.is_current(it)) {
                 return Seen::Gone;
             }
-            let read = self.read(&thread.states);
-            match (status.state, read) {
+            let read = match self.read(&thread.states, &mut thread.near) {
+                Some(Glimpse::Whole(stack)) => Some(stack),
+                Some(Glimpse::Innermost(frame)) => {
+                    looked_for.get_or_insert(frame);
+                    None
+                }
+                None => None,
+            };
+            let seen = match (status.state, read) {
                 (State::Other(_), _) => return Seen::Gone,
-                (State::Running, Some(stack)) => return Seen::On(stack),
-                (State::Running, None) => {}
-                (State::Stopped, Some(stack)) => return Seen::Waiting(stack, None),
+                (State::Running, Some(stack)) => Seen::On(stack),
+                (State::Running, None) => continue,
+                (State::Stopped, Some(stack)) => Seen::Waiting(stack, None),
                 (_, read) => {
                     runs = thread.runs.now();
-                    // What slept all the while did not change.
-                    if let (Some(stack), true) = (read, runs.is_some() && runs == before) {
-                        return Seen::Waiting(stack, runs);
+                    match read {
+                        // What slept all the while did not change.
+                        Some(stack) if runs.is_some() && runs == before => {
+                            Seen::Waiting(stack, runs)
+                        }
+                        _ => continue,
                     }
                 }
+            };
+            match &looked_for {
+                Some(frame) if !seen.is_in(frame) => instead = instead.or(Some(seen)),
+                _ => return seen,
             }
         }
-        Seen::Torn
+        instead.unwrap_or(Seen::Torn)
     }
 
-    /// What a thread stands in, if it was the same twice.
-    fn read(&self, states: &[PythonThread]) -> Option<Stack> {
+    /// What a thread stands in.
+    fn read(&self, states: &[PythonThread], near: &mut Near) -> Option<Glimpse<Stack, Frame>> {
         let mut all: Option<Stack> = None;
         for state in states {
-            let stack = match self.by_context {
-                true => self.stacks.glimpse_of_task(state),
-                false => self.stacks.glimpse(state),
+            let stack = match self.stacks.glimpse(state, self.by_context, near)? {
+                Glimpse::Whole(stack) => stack,
+                innermost @ Glimpse::Innermost(_) => return Some(innermost),
             };
-            let stack = stack.filter(|stack| stack.same)?;
             match &mut all {
                 None => all = Some(stack),
                 Some(all) => {
@@ -400,7 +427,7 @@ impl Look<'_> {
                 }
             }
         }
-        all
+        all.map(Glimpse::Whole)
     }
 
     /// Whether a thread waits for work here.

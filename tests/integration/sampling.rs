@@ -16,6 +16,7 @@ use crate::tracing::groups;
 const PYSTAP: &str = env!("CARGO_BIN_EXE_pystap");
 const PYTHON: &str = "/usr/bin/python3.11";
 const PROGRAM: &str = include_str!("../programs/sampling.py");
+const CALLS: &str = include_str!("../programs/sampled_calls.py");
 const CONTEXTS: &str = include_str!("../programs/sampled_contexts.py");
 const BOUND: Duration = Duration::from_secs(60);
 
@@ -119,6 +120,42 @@ fn sampled_shares_are_those_that_functions_have_and_who_waits_is_seen_to() {
         assert_eq!(function(&table, "_worker"), None, "{name}: {table:#}");
         let idle = table["idle_samples"].as_f64();
         assert!(idle > looks.map(|looks| looks * 0.9), "{name}: {table:#}");
+        tried += 1;
+    }
+    assert!(tried > 0);
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11 and root: run by scripts/test-here"]
+fn functions_that_call_others_all_the_time_are_sampled_as_often_as_one_that_holds_still() {
+    let mut tried = 0;
+    for (name, mut command) in interpreters() {
+        let mut program = Running::start(command.args(["-c", CALLS]));
+        assert_eq!(program.line(), "ready\n", "{name}");
+        let pid = program.pid().to_string();
+        let mut sampling = Sampling::start(&["--sample=500", "-p", &pid]);
+        let own = |table: &Value, name| number(table, name, "self", "samples");
+        let called = |table: &Value| own(table, "innermost") + own(table, "middle");
+        let calls = |table: &Value| own(table, "calls") + called(table);
+        let enough = |table: &Value| calls(table) + own(table, "works") > 4000.0;
+        let table = sampling.until(enough);
+        sampling.end();
+        program.go_on();
+        let truth: Value = serde_json::from_str(&program.line()).expect("JSON");
+        let share = |of: f64, other: f64| of * 100.0 / (of + other);
+        let took = |name: &str| truth[name].as_f64().expect("a time");
+        let exact = share(took("calls"), took("works"));
+        let sampled = share(calls(&table), own(&table, "works"));
+        assert!(
+            (exact - sampled).abs() < 4.0,
+            "{name}: {sampled} and not {exact}: {table:#}"
+        );
+        // Most of the time of the loop is theirs.
+        assert!(called(&table) > calls(&table) * 0.35, "{name}: {table:#}");
+        assert!(
+            table["torn_samples"].as_f64() < Some(40.0),
+            "{name}: {table:#}"
+        );
         tried += 1;
     }
     assert!(tried > 0);

@@ -203,7 +203,7 @@ impl<M: Memory> Search<'_, M> {
             Frames::Objects { .. } => frame,
             Frames::Structures { .. } => memory.number(added(frame, FRAME_OF_OBJECT)?)?,
         };
-        let (frames, _) = stack::chain(memory, layout, innermost)?;
+        let frames = stack::chain(memory, layout, innermost)?.frames;
         let descriptor = self.descriptor(memory, &frames);
         Ok(Some(Suspended { frames, descriptor }))
     }

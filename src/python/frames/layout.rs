@@ -106,6 +106,20 @@ pub(super) enum Frames {
     },
 }
 
+impl Frames {
+    /// Where a thread state has its innermost frame, or what points to that; and where it is there.
+    pub(super) fn innermost(&self) -> (u64, Option<u64>) {
+        match *self {
+            Frames::Objects { thread_frame, .. } => (thread_frame, None),
+            Frames::Structures {
+                thread_frame,
+                through,
+                ..
+            } => (thread_frame, through),
+        }
+    }
+}
+
 /// Generators, coroutines and asynchronous generators, which begin alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Generators {

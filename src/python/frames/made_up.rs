@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::attributes;
 use super::functions::Made;
+use super::glimpse::Near;
 use super::heap::Bounds;
 use super::layout::{Collector, Frames, Gil, Kept, Layout, States, Top};
 use super::memory::{Memory, Unread};
@@ -463,7 +464,10 @@ pub(super) fn look_at(made_up: MadeUp, layout: Layout) {
         }
         let _ = parked(&stacks, &found.collectors, Some(8));
         for thread in found.threads.iter().take(8) {
-            let _ = stacks.glimpse_of_task(thread);
+            let mut near = Near::default();
+            for _ in 0..2 {
+                let _ = stacks.glimpse(thread, true, &mut near);
+            }
             let _ = stacks.name(thread);
         }
         functions(&stacks, &found.collectors);

@@ -38,9 +38,18 @@ pub(crate) trait Memory {
 
     /// As many bytes as are wanted at each of these addresses, one after the other.
     fn pieces(&self, addresses: &[u64], length: usize) -> Result<Vec<u8>, Unread> {
-        let mut bytes = vec![0; length * addresses.len()];
-        for (address, into) in addresses.iter().zip(bytes.chunks_mut(length.max(1))) {
+        let pieces: Vec<_> = addresses.iter().map(|address| (*address, length)).collect();
+        self.gather(&pieces)
+    }
+
+    /// These pieces, each an address and how many bytes, one after the other and in as little time as can be.
+    fn gather(&self, pieces: &[(u64, usize)]) -> Result<Vec<u8>, Unread> {
+        let mut bytes = vec![0; total(pieces)];
+        let mut rest = bytes.as_mut_slice();
+        for (address, length) in pieces {
+            let (into, behind) = rest.split_at_mut(*length);
             self.read(*address, into)?;
+            rest = behind;
         }
         Ok(bytes)
     }
@@ -124,18 +133,24 @@ impl Memory for ProcessMemory {
     }
 
     // In one system call: a stack has many frames.
-    fn pieces(&self, addresses: &[u64], length: usize) -> Result<Vec<u8>, Unread> {
-        let mut bytes = vec![0; length * addresses.len()];
-        let all = addresses.chunks(PIECES);
-        for (addresses, into) in all.zip(bytes.chunks_mut((length * PIECES).max(1))) {
-            let there: Result<Vec<_>, _> = addresses.iter().map(|at| piece(*at, length)).collect();
-            let there = there?;
-            let wanted = into.len();
-            match process_vm_readv(self.pid, &mut [IoSliceMut::new(into)], &there) {
+    fn gather(&self, pieces: &[(u64, usize)]) -> Result<Vec<u8>, Unread> {
+        let mut bytes = vec![0; total(pieces)];
+        let mut rest = bytes.as_mut_slice();
+        for pieces in pieces.chunks(PIECES) {
+            let wanted = total(pieces);
+            let (mut into, behind) = rest.split_at_mut(wanted);
+            rest = behind;
+            let there: Result<Vec<_>, _> = pieces
+                .iter()
+                .map(|(at, length)| piece(*at, *length))
+                .collect();
+            match process_vm_readv(self.pid, &mut [IoSliceMut::new(into)], &there?) {
                 Ok(read) if read == wanted => {}
                 Err(Errno::ENOSYS | Errno::EPERM) => {
-                    for (address, into) in addresses.iter().zip(into.chunks_mut(length.max(1))) {
-                        self.by_file(*address, into)?;
+                    for (address, length) in pieces {
+                        let (piece, behind) = into.split_at_mut(*length);
+                        self.by_file(*address, piece)?;
+                        into = behind;
                     }
                 }
                 Err(Errno::ESRCH) => return Err(Unread::Ended),
@@ -144,6 +159,11 @@ impl Memory for ProcessMemory {
         }
         Ok(bytes)
     }
+}
+
+/// How many bytes they are.
+fn total(pieces: &[(u64, usize)]) -> usize {
+    pieces.iter().map(|(_, length)| length).sum()
 }
 
 fn piece(address: u64, length: usize) -> Result<RemoteIoVec, Unread> {

@@ -15,6 +15,7 @@ mod frame;
 mod functions;
 pub(super) mod fuzzing;
 mod generators;
+mod glimpse;
 mod greenlets;
 mod heap;
 mod layout;
@@ -38,6 +39,7 @@ use std::time::Instant;
 
 pub(crate) use self::frame::Frame;
 pub(crate) use self::functions::Made;
+pub(crate) use self::glimpse::{Glimpse, Near};
 pub(crate) use self::greenlets::Greenlets;
 use self::heap::Bounds;
 use self::layout::{Layout, Unknown};
@@ -289,25 +291,30 @@ impl<M: Memory> Stacks<M> {
         Some(read.into())
     }
 
-    /// The same for those who look at threads that run, many times: read twice in as little time as can be. Without frames where it
-    /// was not the same.
-    pub(crate) fn glimpse(&self, thread: &PythonThread) -> Option<Stack> {
-        let read = stack::glimpse(&self.reader, thread.state.address).ok()?;
-        Some(read.into())
-    }
-
-    /// The same with the task that runs.
-    pub(crate) fn glimpse_of_task(&self, thread: &PythonThread) -> Option<Stack> {
-        let read = stack::glimpse(&self.reader, thread.state.address).ok()?;
-        let coroutine = stack::coroutine(&self.reader, &read.frames);
+    /// The stack that a thread which runs had at one moment, for those who look many times, and `with_task` the task that runs; `None`
+    /// where nothing of it can be told.
+    pub(crate) fn glimpse(
+        &self,
+        thread: &PythonThread,
+        with_task: bool,
+        near: &mut Near,
+    ) -> Option<Glimpse<Stack, Frame>> {
+        let read = match glimpse::glimpse(&self.reader, thread.state.address, near).ok()?? {
+            Glimpse::Whole(read) => read,
+            Glimpse::Innermost(frame) => return Some(Glimpse::Innermost(frame.into())),
+        };
+        let coroutine = match with_task {
+            true => stack::coroutine(&self.reader, &read.frames),
+            false => None,
+        };
         let task = coroutine.map(|frame| RunningTask {
             coroutine: frame.function.name.clone(),
             place: frame.place(),
         });
-        Some(Stack {
+        Some(Glimpse::Whole(Stack {
             task,
             ..read.into()
-        })
+        }))
     }
 
     /// The name that a program has given a thread; `None` where it has not, or it could not be read, because the thread changed

@@ -22,9 +22,9 @@ pub(super) fn name<M: Memory>(
     number: u32,
 ) -> Result<Option<String>, Unread> {
     let (memory, layout) = (&reader.memory, &reader.layout);
-    let (chain, cut) = stack::chain(memory, layout, stack::innermost(reader, thread)?)?;
-    let outermost = chain.iter().rev().find(|raw| raw.is_of_python());
-    let Some(outermost) = outermost.filter(|_| !cut) else {
+    let chain = stack::chain(memory, layout, stack::innermost(memory, layout, thread)?)?;
+    let outermost = chain.frames.iter().rev().find(|raw| raw.is_of_python());
+    let Some(outermost) = outermost.filter(|_| !chain.cut) else {
         return Ok(None);
     };
     let begins = reader.functions(&[outermost.code])?;

@@ -18,6 +18,8 @@ const OF_COROUTINES: u32 = 0x20 | 0x80 | 0x100;
 /// From here on frames are not of Python functions, but of the interpreter and of C (Include/internal/pycore_frame.h,
 /// pycore_interpframe_structs.h).
 const OF_THE_INTERPRETER: u8 = 3;
+/// No frame says more than that: what does is none, as where a thread has one for C and has not yet said which is the innermost.
+const LAST_OWNER: u8 = 7;
 
 /// A frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +44,7 @@ pub(super) struct Stack {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Raw {
     pub(super) address: u64,
-    next: u64,
+    pub(super) next: u64,
     pub(super) code: u64,
     /// The address of the instruction, or its position.
     pub(super) instruction: u64,
@@ -73,27 +75,14 @@ impl Raw {
 
 /// Reads the stack of a thread once, and what it is made of once more.
 pub(super) fn read<M: Memory>(reader: &Reader<M>, thread: u64) -> Result<Stack, Unread> {
-    let first = innermost(reader, thread)?;
-    let (chain, cut) = chain(&reader.memory, &reader.layout, first)?;
-    let frames = frames(reader, &chain)?;
+    let first = innermost(&reader.memory, &reader.layout, thread)?;
+    let chain = chain(&reader.memory, &reader.layout, first)?;
+    let frames = frames(reader, &chain.frames)?;
     Ok(Stack {
         frames,
-        cut,
-        same: again(reader, thread, &chain),
+        cut: chain.cut,
+        same: again(reader, thread, &chain.frames),
     })
-}
-
-/// The same with the two readings right after each other, and names looked up only if they agree: what calls others all the time holds
-/// still for so long more often. A function that goes away in that moment, and whose place another takes, has the other's name.
-pub(super) fn glimpse<M: Memory>(reader: &Reader<M>, thread: u64) -> Result<Stack, Unread> {
-    let first = innermost(reader, thread)?;
-    let (chain, cut) = chain(&reader.memory, &reader.layout, first)?;
-    let same = again(reader, thread, &chain);
-    let frames = match same {
-        true => frames(reader, &chain)?,
-        false => Vec::new(),
-    };
-    Ok(Stack { frames, cut, same })
 }
 
 /// The coroutine of the task of asyncio that runs on a stack: what its loop calls, if that is one. Of a loop that is written in C,
@@ -134,6 +123,11 @@ impl Raw {
         self.owner < OF_THE_INTERPRETER
     }
 
+    /// Whether it is one of a generator, where frames say so.
+    pub(super) fn is_of_generator(&self) -> bool {
+        self.owner == OF_A_GENERATOR
+    }
+
     /// What tells a frame of a coroutine from others as long as it is there.
     pub(super) fn place(&self) -> (u64, u64) {
         (self.address, self.code)
@@ -151,35 +145,52 @@ pub(super) fn frames<M: Memory>(reader: &Reader<M>, chain: &[Raw]) -> Result<Vec
     Ok(frames)
 }
 
-/// The frames from this one on, and whether there are more.
+/// Frames as they are in memory, each the caller of the one before it.
+#[derive(Debug)]
+pub(super) struct Chain {
+    /// The innermost first.
+    pub(super) frames: Vec<Raw>,
+    /// Whether there are more.
+    pub(super) cut: bool,
+}
+
+/// The frames from this one on.
 pub(super) fn chain(
     memory: &impl Memory,
     layout: &Layout,
     innermost: u64,
-) -> Result<(Vec<Raw>, bool), Unread> {
-    let (mut chain, mut seen) = (Vec::new(), HashSet::new());
+) -> Result<Chain, Unread> {
     let mut window = Window::default();
+    chain_by(innermost, |address| window.raw(memory, layout, address))
+}
+
+/// The same by what reads a frame.
+pub(super) fn chain_by(
+    innermost: u64,
+    mut raw: impl FnMut(u64) -> Result<Raw, Unread>,
+) -> Result<Chain, Unread> {
+    let (mut frames, mut seen) = (Vec::new(), HashSet::new());
     let mut next = innermost;
-    while next != 0 {
-        if chain.len() == DEEPEST {
-            return Ok((chain, true));
-        }
+    while next != 0 && frames.len() < DEEPEST {
         // No stack goes in circles, except one that changes.
         if !seen.insert(next) {
             return Err(Unread::Senseless);
         }
-        let raw = window.raw(memory, layout, next)?;
-        next = raw.next;
-        chain.push(raw);
+        let frame: Raw = raw(next)?;
+        next = frame.next;
+        frames.push(frame);
     }
-    Ok((chain, false))
+    Ok(Chain {
+        frames,
+        cut: next != 0,
+    })
 }
 
 /// Whether the frames are still the same. The innermost may have come to another instruction: what was read was true then.
-fn again<M: Memory>(reader: &Reader<M>, thread: u64, chain: &[Raw]) -> bool {
+pub(super) fn again<M: Memory>(reader: &Reader<M>, thread: u64, chain: &[Raw]) -> bool {
     let addresses: Vec<u64> = chain.iter().map(|raw| raw.address).collect();
     let first = addresses.first().copied().unwrap_or_default();
-    if innermost(reader, thread).ok() != Some(first) {
+    if innermost(&reader.memory, &reader.layout, thread).ok() != Some(first) {
         return false;
     }
     let size = reader.layout.frame_size() as usize;
@@ -204,32 +215,30 @@ fn again<M: Memory>(reader: &Reader<M>, thread: u64, chain: &[Raw]) -> bool {
 }
 
 /// The address of the innermost frame of a thread; 0 where there is none.
-pub(super) fn innermost<M: Memory>(reader: &Reader<M>, thread: u64) -> Result<u64, Unread> {
-    let (at, through) = match reader.layout.frames {
-        Frames::Objects { thread_frame, .. } => (thread_frame, None),
-        Frames::Structures {
-            thread_frame,
-            through,
-            ..
-        } => (thread_frame, through),
-    };
-    let first = reader.memory.number(added(thread, at)?)?;
+pub(super) fn innermost(memory: &impl Memory, layout: &Layout, thread: u64) -> Result<u64, Unread> {
+    let (at, through) = layout.frames.innermost();
+    let first = memory.number(added(thread, at)?)?;
     match through {
-        Some(at) if first != 0 => reader.memory.number(added(first, at)?),
+        Some(at) if first != 0 => memory.number(added(first, at)?),
         _ => Ok(first),
     }
 }
 
 /// What was read of a page last: callers are often right below their callee, and a read costs more than what it copies.
 #[derive(Default)]
-struct Window {
+pub(super) struct Window {
     begin: u64,
     bytes: Vec<u8>,
 }
 
 impl Window {
     /// The frame at this address.
-    fn raw(&mut self, memory: &impl Memory, layout: &Layout, address: u64) -> Result<Raw, Unread> {
+    pub(super) fn raw(
+        &mut self,
+        memory: &impl Memory,
+        layout: &Layout,
+        address: u64,
+    ) -> Result<Raw, Unread> {
         const PAGE: u64 = 4096;
         // At most a kilobyte: the layout was checked.
         let size = layout.frame_size();
@@ -290,6 +299,7 @@ pub(super) fn parsed(layout: &Layout, address: u64, bytes: &[u8]) -> Result<Raw,
             owner: bytes
                 .get(owner as usize)
                 .copied()
+                .filter(|owner| *owner <= LAST_OWNER)
                 .ok_or(Unread::Senseless)?,
         }),
     }

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use proptest::prelude::*;
 
 use super::attributes::attribute;
+use super::glimpse::{Glimpse, Near};
 use super::layout::{self, Attributes, Frames, Gil, Kept, Layout, States, Unknown};
 use super::made_up::*;
 use super::memory::Unread;
 use super::objects::Reader;
-use super::{Awaits, Made, Parked, Stacks, Tasks, runtime, stack};
+use super::{Awaits, Made, Parked, PythonThread, Stack, Stacks, Tasks, runtime, stack};
 
 #[test]
 fn a_stack_is_read_in_every_layout() {
@@ -27,7 +28,101 @@ fn a_stack_is_read_in_every_layout() {
             assert_eq!((&*frame.function, &*frame.file), ("näme", "/file.py"));
         }
         assert!(stack.same && !stack.cut);
-        assert_eq!(stacks.glimpse(&thread), Some(stack), "{layout:?}");
+        let glimpse = stacks.glimpse(&thread, false, &mut Near::default());
+        assert_eq!(glimpse, Some(Glimpse::Whole(stack)), "{layout:?}");
+    }
+}
+
+/// The stack of a thread, of which all must be told.
+fn whole(stacks: &Stacks<MadeUp>, thread: &PythonThread, near: &mut Near) -> Stack {
+    match stacks.glimpse(thread, false, near) {
+        Some(Glimpse::Whole(stack)) => stack,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Where a thread has its innermost frame, as a place in what was made up.
+fn place_of_innermost(layout: &Layout) -> usize {
+    let place = match layout.frames.innermost() {
+        (_, Some(at)) => CFRAME + at,
+        (at, None) => THREAD + at,
+    };
+    (place - BEGIN) as usize
+}
+
+#[test]
+fn a_function_that_returns_while_its_stack_is_read_is_told_if_it_was_read_at_once() {
+    for layout in layout::known() {
+        let mut stacks = stacks(interpreter(&layout), layout);
+        let thread = stacks.threads(&tasks()).expect("it has a thread").threads[0];
+        let mut near = Near::default();
+        // The first word, and what it points to where it does.
+        let words = 1 + usize::from(layout.frames.innermost().1.is_some());
+        let returns_behind = |stacks: &mut Stacks<MadeUp>, reads: usize| {
+            let memory = &mut stacks.reader.memory;
+            memory.reads.set(0);
+            memory.change = Some((reads + 1, place_of_innermost(&layout), CALLER));
+        };
+        // Which pages there are to read at once nobody knows yet; one behind the other, the frame may be another one by then.
+        returns_behind(&mut stacks, words);
+        let glimpse = stacks.glimpse(&thread, false, &mut near);
+        let Some(Glimpse::Innermost(frame)) = glimpse else {
+            panic!("{layout:?}: {glimpse:?}");
+        };
+        assert_eq!(frame.line, Some(41), "{layout:?}");
+        // Now they are known: those of the words, of the frame and of its caller.
+        returns_behind(&mut stacks, words + 2);
+        let stack = whole(&stacks, &thread, &mut near);
+        assert_eq!((stack.frames.len(), stack.same), (2, false), "{layout:?}");
+        // Afterwards it is the caller's.
+        let stack = whole(&stacks, &thread, &mut near);
+        assert_eq!((stack.frames.len(), stack.same), (1, true), "{layout:?}");
+    }
+}
+
+#[test]
+fn a_stack_whose_callers_are_others_meanwhile_is_not_told() {
+    for layout in layout::known() {
+        let mut stacks = stacks(interpreter(&layout), layout);
+        let thread = stacks.threads(&tasks()).expect("it has a thread").threads[0];
+        let mut near = Near::default();
+        let of_another = match layout.frames {
+            Frames::Objects { .. } => FRAME_OBJECT,
+            Frames::Structures { .. } => GREENLET_FRAME,
+        };
+        for reads in 1..24 {
+            let memory = &mut stacks.reader.memory;
+            memory.reads.set(0);
+            memory.change = Some((reads, place_of_innermost(&layout), of_another));
+            let Some(Glimpse::Whole(stack)) = stacks.glimpse(&thread, false, &mut near) else {
+                continue;
+            };
+            // Before it changed, or behind that.
+            assert!(stack.same, "{layout:?} {reads}");
+        }
+    }
+}
+
+#[test]
+fn a_frame_that_has_lost_its_code_has_returned_to_its_caller() {
+    for layout in layout::known() {
+        let Frames::Structures { code, .. } = layout.frames else {
+            continue;
+        };
+        let mut made_up = interpreter(&layout);
+        made_up.point(FRAME + code, 0);
+        made_up.point(CALLER + code, CODE);
+        let stacks = stacks(made_up, layout);
+        let thread = stacks.threads(&tasks()).expect("it has a thread").threads[0];
+        let mut near = Near::default();
+        // What there is to read at once is known behind that.
+        let _ = stacks.glimpse(&thread, false, &mut near);
+        let lines: Vec<_> = whole(&stacks, &thread, &mut near)
+            .frames
+            .iter()
+            .map(|frame| frame.line)
+            .collect();
+        assert_eq!(lines, [Some(42)], "{layout:?}");
     }
 }
 

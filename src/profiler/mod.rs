@@ -2,8 +2,9 @@
 //! processes run on. Nothing stops a process, nothing is put into it, no probe is armed; and so everything is an estimate.
 //!
 //! [`sampler`] reads the threads of a process. A thread that has slept since the last sample is where it was, and is not read
-//! again. One that runs is read twice: a stack that changed meanwhile is *torn*, which is counted, and told of nobody. [`session`]
-//! does so for all processes at random moments, one in each period. [`parked`] finds greenlets and tasks that wait, which are on no
+//! again. Of one that runs a stack of one moment is looked for, with the function innermost that it was in at first; where there is none,
+//! the sample is *torn*, which is counted, and told of nobody. [`session`] does so for all processes at random moments, one in each period,
+//! as [`punctual`]ly as it may. [`parked`] finds greenlets and tasks that wait, which are on no
 //! thread, and [`contexts`] says of what kind they are. [`tally`] adds up, [`table`], [`json`] and [`live`] show it. [`recorded`] is
 //! the way into a recording and out of it, and [`exported`] has the formats of other programs.
 
@@ -12,6 +13,7 @@ mod exported;
 mod json;
 mod live;
 mod parked;
+mod punctual;
 mod recorded;
 mod sampler;
 mod session;

@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::contexts::Names;
 use super::parked::{Extent, Look, Looker};
+use super::punctual::Punctual;
 use super::sampler::{Files, Sampled, Samples};
 use super::stacks::Stacks;
 use super::tally::{Counts, Key, NO_THREAD, PARKED, Snapshot, Tally};
@@ -443,6 +444,7 @@ impl Collector {
         let mut alive = begun;
         locked(&self.shared).since = begun;
         let mut took = Duration::ZERO;
+        let mut punctual = Punctual::begin(begun);
         loop {
             let (next, missed) = moments.next(Instant::now(), took);
             match stopped.recv_deadline(next) {
@@ -461,6 +463,7 @@ impl Collector {
             self.sample(missed);
             self.look_for_parked();
             took = now.elapsed();
+            punctual.took(took, now);
         }
         self.looker = None;
         let files = &mut self.files;

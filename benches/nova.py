@@ -13,9 +13,10 @@ medians, and the range is that of the turns.
 - sample: `pystap top nova --sample`, 100 times a second
 - py-spy: `py-spy record -r 100 --subprocesses` of the conductor
 
-Behind that, in two turns, everything is recorded twice at once: each call, and by samples. Of the twenty functions with the largest exact
-share of the time of their own, without idleness, both shares are told; what calls are traced with is in both, but for what pystap knows
-and takes out of the exact ones.
+Behind that everything is recorded twice at once, each call and by samples, and then by samples alone. Of the twenty functions with the
+largest exact share of the time of their own the three shares are told, without idleness and without functions that do little but wait
+for work. What calls are traced with is in the first two, but for what pystap knows and takes out of the exact ones; the third are those of a
+program that is not traced.
 
 Usage: nova.py TURNS ROUNDS [WAY…], all ways unless some are named, with PYSTAP and NOVA_TREE in the environment.
 """
@@ -79,10 +80,10 @@ def text(file):
 
 
 def both():
-    """Records a turn or two by calls and by samples at once: the shares of functions of both, in percent."""
+    """Records a turn or two by calls and by samples at once, and one by samples alone: the shares of functions of each, in percent."""
     with tempfile.TemporaryDirectory() as directory:
-        calls, samples = (os.path.join(directory, name) for name in ("calls", "samples"))
-        sampler = [PYSTAP, "record", "--sample=500", "--service", "nova", "-o", samples]
+        calls, samples, alone = (os.path.join(directory, name) for name in ("calls", "samples", "alone"))
+        sampler = [PYSTAP, "record", "--sample=500", "--service", "nova", "-o"]
         tracer = [PYSTAP, "record", "--service", "nova", "--engine", "direct", "-o", calls]
         with tempfile.TemporaryFile("w+") as said:
             tool = subprocess.Popen(tracer, stdout=said, stderr=said)
@@ -91,10 +92,15 @@ def both():
                 if tool.poll() is not None or time.monotonic() > end:
                     sys.exit(f"{tracer} did not begin: {text(said)}")
                 time.sleep(0.1)
-            while_running(sampler, "sampling;")
+            while_running([*sampler, samples], "sampling;")
             tool.send_signal(signal.SIGINT)
             tool.wait()
-        return shares(calls, measured), shares(samples, lambda row: row["self"]["samples"])
+        while_running([*sampler, alone], "sampling;")
+        calls = functions(calls)
+        # What they take of a processor is idleness by calls, and none by samples.
+        wait = {name(row) for row in calls if row["idle_ns"] * 2 > row["self_ns"]}
+        by_samples = (shares(functions(it), lambda row: row["self"]["samples"], wait) for it in (samples, alone))
+        return shares(calls, measured, wait), *by_samples
 
 
 def measured(row):
@@ -104,26 +110,35 @@ def measured(row):
     return row["self_ns"] - row["idle_ns"]
 
 
-def shares(recording, own):
-    """The share of each function, by its name and file, in the time of their own of all of them that is no idleness."""
+def functions(recording):
     report = [PYSTAP, "report", "--json", "--limit", "1000000", recording]
-    rows = json.loads(subprocess.check_output(report, stderr=subprocess.DEVNULL))["functions"]
+    return json.loads(subprocess.check_output(report, stderr=subprocess.DEVNULL))["functions"]
+
+
+def name(row):
+    return row["function"].rsplit(".", 1)[-1], row["file"]
+
+
+def shares(rows, own, wait):
+    """The share of each function, by its name and file, in the time of their own of all of them that do not wait for work."""
     found = {}
     for row in rows:
-        key = row["function"].rsplit(".", 1)[-1], row["file"]
-        found[key] = found.get(key, 0) + own(row)
+        found[name(row)] = found.get(name(row), 0) + own(row)
+    for key in wait:
+        found.pop(key, None)
     everything = sum(found.values()) or 1
     return {key: value * 100 / everything for key, value in found.items()}
 
 
 def compare():
-    exact, sampled = both()
+    exact, sampled, alone = both()
     heaviest = sorted(exact, key=exact.get, reverse=True)[:20]
-    print(f"\n{'exact':>6}{'sampled':>9}  function")
+    print(f"\n{'exact':>6}{'sampled':>9}{'alone':>9}  function")
     for key in heaviest:
-        print(f"{exact[key]:>5.1f}%{sampled.get(key, 0):>8.1f}%  {key[0]}  {key[1]}")
-    apart = max(abs(exact[key] - sampled.get(key, 0)) for key in heaviest)
-    print(f"at most {apart:.1f} points apart")
+        print(f"{exact[key]:>5.1f}%{sampled.get(key, 0):>8.1f}%{alone.get(key, 0):>8.1f}%  {key[0]}  {key[1]}")
+    for way, shown in [("sampled", sampled), ("alone", alone)]:
+        apart = max(abs(exact[key] - shown.get(key, 0)) for key in heaviest)
+        print(f"exact and {way}: at most {apart:.1f} points apart")
 
 
 def main():
@@ -159,4 +174,5 @@ def main():
     compare()
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -9,12 +9,18 @@ to watched throughput.
 one processor: a program of 60 threads, each of which works for a moment and sleeps for 50 ms, and a program of one thread that
 computes. The least of three, because whatever else runs on the machine only adds.
 
+**Truth of shares.** Two programs of which one function works in C, and the others call others all the time: one with functions that
+return at once (tests/programs/sampled_calls.py), one with generators. Each measures itself by the clock on the wall. Told are the share
+of the functions that call, by the program and by samples, 500 times a second over ten seconds, in so many turns: how far apart the two
+are in the mean, and where that is furthest, with its sign.
+
 py-spy stops the program for each sample unless it is told not to (`--nonblocking`). Both read all threads, the idle ones, too, as
 pystap does (`--threads --idle`).
 
     sample.py PYTHON PYSTAP PY_SPY
 """
 
+import json
 import os
 import signal
 import statistics
@@ -87,6 +93,22 @@ while True:
 """
 
 
+CALLS = open(os.path.join(os.path.dirname(__file__), "../tests/programs/sampled_calls.py")).read()
+GENERATORS = CALLS.replace(
+    """        middle(value)
+""",
+    """        sum(one for one in numbers(3))
+""",
+).replace(
+    """def calls():""",
+    """def numbers(most):
+    yield from range(most)
+
+
+def calls():""",
+)
+
+
 def ways(pystap, py_spy, into):
     record = [py_spy, "record", "-r", "100", "-s", "--threads", "--idle", "-f", "raw", "-d", "3600", "-o", f"{into}/raw"]
     return {
@@ -105,12 +127,12 @@ def start(python, program):
     return process
 
 
-def watch(command, pid):
+def watch(command, pid, seconds=2):
     if not command:
         return None
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     watcher = subprocess.Popen([*command, "-p", str(pid)], **quiet)
-    time.sleep(2)
+    time.sleep(seconds)
     if watcher.poll() is not None:
         sys.exit(f"{command} has ended by itself")
     return watcher
@@ -164,6 +186,50 @@ def own(python, all_ways, program_name, source):
         print(f"| {program_name} | {name} | {min(shares):.2f} |", flush=True)
 
 
+def by_pystap(pystap, pid, into):
+    """Samples of a process by the function that they are in, without classes and what is around it."""
+    command = [pystap, "record", "--sample=500", "-o", f"{into}/samples"]
+    end(watch(command, pid, SECONDS))
+    report = [pystap, "report", "--json", "--limit", "1000", f"{into}/samples"]
+    rows = json.loads(subprocess.check_output(report, stderr=subprocess.DEVNULL))["functions"]
+    os.remove(f"{into}/samples")
+    return [(row["function"].rsplit(".", 1)[-1], row["self"]["samples"]) for row in rows]
+
+
+def by_py_spy(py_spy, pid, into, more):
+    command = [py_spy, "record", "-r", "500", "-f", "raw", "-d", "3600", "-o", f"{into}/raw", *more]
+    end(watch(command, pid, SECONDS))
+    lines = [line.rsplit(" ", 1) for line in open(f"{into}/raw")]
+    return [(stack.rsplit(";", 1)[-1].split(" (")[0].rsplit(".", 1)[-1], int(samples)) for stack, samples in lines]
+
+
+def truth(python, pystap, py_spy, into):
+    watchers = {
+        "pystap": lambda pid: by_pystap(pystap, pid, into),
+        "py-spy": lambda pid: by_py_spy(py_spy, pid, into, []),
+        "py-spy --nonblocking": lambda pid: by_py_spy(py_spy, pid, into, ["--nonblocking"]),
+    }
+    calling = {"calls", "middle", "innermost", "numbers", "<genexpr>"}
+    print("| program | sampled by | points apart in the mean | at most |")
+    print("|---|---|---|---|")
+    for program_name, source in [("calls", CALLS), ("generators", GENERATORS)]:
+        apart = {name: [] for name in watchers}
+        for _ in range(TURNS):
+            for name, samples in watchers.items():
+                program = start(python, source)
+                found = samples(program.pid)
+                program.stdin.write("\n")
+                took = json.loads(program.stdout.readline())
+                program.wait()
+                calls = sum(count for function, count in found if function in calling)
+                works = sum(count for function, count in found if function == "works")
+                exact = took["calls"] / (took["calls"] + took["works"])
+                apart[name].append((calls / (calls + works) - exact) * 100)
+        for name, points in apart.items():
+            mean, most = statistics.mean(points), max(points, key=abs)
+            print(f"| {program_name} | {name} | {mean:+.1f} | {most:+.1f} |", flush=True)
+
+
 def main():
     python, pystap, py_spy = sys.argv[1:]
     with tempfile.TemporaryDirectory() as into:
@@ -173,6 +239,8 @@ def main():
         print("|---|---|---|")
         own(python, all_ways, "60 threads", THREADS)
         own(python, all_ways, "1 busy thread", BUSY)
+        print()
+        truth(python, pystap, py_spy, into)
 
 
 main()

@@ -147,7 +147,7 @@ fn functions_that_call_others_all_the_time_are_sampled_as_often_as_one_that_hold
         let exact = share(took("calls"), took("works"));
         let sampled = share(calls(&table), own(&table, "works"));
         assert!(
-            (exact - sampled).abs() < 4.0,
+            (exact - sampled).abs() < 5.0,
             "{name}: {sampled} and not {exact}: {table:#}"
         );
         // Most of the time of the loop is theirs.

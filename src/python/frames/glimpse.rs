@@ -84,7 +84,7 @@ pub(super) fn glimpse<M: Memory>(
             return Err(error);
         }
     };
-    let same = again(reader, thread, &first.frames);
+    let same = first.is_whole() && again(reader, thread, &first.frames);
     if !same {
         let later = repeat_with(|| chain(memory, layout, innermost(memory, layout, thread)?));
         let mut later = later.take(READINGS);
@@ -180,11 +180,16 @@ fn gone(first: &Chain, second: &Chain) -> Option<usize> {
             .iter()
             .zip(still)
             .all(|(it, now)| it.is_in_place(now));
-    let whole = first.cut || callers.last().is_some_and(|it| !it.is_of_generator());
-    (whole && are_there).then_some(gone)
+    (first.is_whole() && are_there).then_some(gone)
 }
 
 impl Chain {
+    /// Whether nothing is missing. A generator that runs has been resumed by somebody; one that has not is suspended, and was read behind
+    /// the word that says which frame is the innermost.
+    fn is_whole(&self) -> bool {
+        self.cut || self.frames.last().is_none_or(|it| !it.is_of_generator())
+    }
+
     /// Leaves out frames that had returned before they were read, behind the word that says which is the innermost; and says how many
     /// they were. From 3.14 on such a frame has no code.
     fn drop_returned(&mut self) -> usize {

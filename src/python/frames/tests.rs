@@ -126,6 +126,27 @@ fn a_frame_that_has_lost_its_code_has_returned_to_its_caller() {
     }
 }
 
+#[test]
+fn a_stack_that_ends_in_a_generator_that_nobody_has_resumed_is_not_whole() {
+    for layout in layout::known() {
+        let Frames::Structures { owner, .. } = layout.frames else {
+            continue;
+        };
+        let mut made_up = interpreter(&layout);
+        made_up.put(CALLER + owner, &[stack::OF_A_GENERATOR]);
+        let stacks = stacks(made_up, layout);
+        let thread = stacks.threads(&tasks()).expect("it has a thread").threads[0];
+        let mut near = Near::default();
+        for _ in 0..2 {
+            let glimpse = stacks.glimpse(&thread, false, &mut near);
+            let Some(Glimpse::Innermost(frame)) = glimpse else {
+                panic!("{layout:?}: {glimpse:?}");
+            };
+            assert_eq!(frame.line, Some(41), "{layout:?}");
+        }
+    }
+}
+
 /// Each layout with each way of keeping attributes.
 fn with_each_way() -> impl Iterator<Item = Layout> {
     let ways = [Kept::Dictionary, Kept::Apart, Kept::Marked, Kept::Within];

@@ -113,15 +113,6 @@ enum Seen {
     Gone,
 }
 
-impl Seen {
-    /// Whether it ran in this function.
-    fn is_in(&self, function: &Frame) -> bool {
-        let Seen::On(stack) = self else { return false };
-        let innermost = stack.frames.first();
-        innermost.is_some_and(|it| (&it.function, &it.file) == (&function.function, &function.file))
-    }
-}
-
 impl Sampled {
     /// A process.
     ///
@@ -402,8 +393,12 @@ impl Look<'_> {
                     }
                 }
             };
-            match &looked_for {
-                Some(frame) if !seen.is_in(frame) => instead = instead.or(Some(seen)),
+            match (&looked_for, &seen) {
+                (Some(frame), Seen::On(stack)) if !stands_in(stack, frame) => {
+                    instead = instead.or(Some(seen));
+                }
+                // Who waits by now is in that function no more.
+                (Some(_), Seen::Waiting(..)) => return instead.unwrap_or(seen),
                 _ => return seen,
             }
         }
@@ -445,4 +440,10 @@ impl Look<'_> {
         };
         idle.covers(reason)
     }
+}
+
+/// Whether this function is the innermost of a stack.
+fn stands_in(stack: &Stack, function: &Frame) -> bool {
+    let innermost = stack.frames.first();
+    innermost.is_some_and(|it| (&it.function, &it.file) == (&function.function, &function.file))
 }

@@ -7,6 +7,7 @@
 //! there. If not, only the innermost function is told.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::iter::repeat_with;
 
 use super::layout::Layout;
@@ -169,17 +170,18 @@ impl<M: Memory> Memory for Pages<'_, M> {
 
 /// How many frames of the first of two readings are gone, if the others are still there.
 fn gone(first: &Chain, second: &Chain) -> Option<usize> {
+    let places = second.frames.iter().enumerate();
+    let places: HashMap<u64, usize> = places.map(|(at, frame)| (frame.address, at)).collect();
     let still_there = |(gone, frame): (usize, &Raw)| {
-        let still = second.frames.iter().position(|it| frame.is_in_place(it))?;
-        Some((gone, first.frames.get(gone..)?, second.frames.get(still..)?))
+        let still = second.frames.get(*places.get(&frame.address)?..)?;
+        let is_in_place = still.first().is_some_and(|it| frame.is_in_place(it));
+        is_in_place.then_some((gone, still))
     };
-    let (gone, callers, still) = first.frames.iter().enumerate().find_map(still_there)?;
+    let (gone, still) = first.frames.iter().enumerate().find_map(still_there)?;
+    let callers = first.frames.get(gone..)?;
     let all = callers.len() == still.len() || first.cut || second.cut;
-    let are_there = all
-        && callers
-            .iter()
-            .zip(still)
-            .all(|(it, now)| it.is_in_place(now));
+    let mut pairs = callers.iter().zip(still);
+    let are_there = all && pairs.all(|(it, now)| it.is_in_place(now));
     (first.is_whole() && are_there).then_some(gone)
 }
 

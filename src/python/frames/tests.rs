@@ -33,6 +33,12 @@ fn a_stack_is_read_in_every_layout() {
     }
 }
 
+/// The one thread that there is.
+fn only_thread(stacks: &Stacks<MadeUp>) -> PythonThread {
+    let found = stacks.threads(&tasks()).expect("it has a thread");
+    found.threads[0]
+}
+
 /// The stack of a thread, of which all must be told.
 fn whole(stacks: &Stacks<MadeUp>, thread: &PythonThread, near: &mut Near) -> Stack {
     match stacks.glimpse(thread, false, near) {
@@ -54,7 +60,7 @@ fn place_of_innermost(layout: &Layout) -> usize {
 fn a_function_that_returns_while_its_stack_is_read_is_told_if_it_was_read_at_once() {
     for layout in layout::known() {
         let mut stacks = stacks(interpreter(&layout), layout);
-        let thread = stacks.threads(&tasks()).expect("it has a thread").threads[0];
+        let thread = only_thread(&stacks);
         let mut near = Near::default();
         // The first word, and what it points to where it does.
         let words = 1 + usize::from(layout.frames.innermost().1.is_some());
@@ -84,12 +90,13 @@ fn a_function_that_returns_while_its_stack_is_read_is_told_if_it_was_read_at_onc
 fn a_stack_whose_callers_are_others_meanwhile_is_not_told() {
     for layout in layout::known() {
         let mut stacks = stacks(interpreter(&layout), layout);
-        let thread = stacks.threads(&tasks()).expect("it has a thread").threads[0];
+        let thread = only_thread(&stacks);
         let mut near = Near::default();
         let of_another = match layout.frames {
             Frames::Objects { .. } => FRAME_OBJECT,
             Frames::Structures { .. } => GREENLET_FRAME,
         };
+        let mut told = 0;
         for reads in 1..24 {
             let memory = &mut stacks.reader.memory;
             memory.reads.set(0);
@@ -99,7 +106,9 @@ fn a_stack_whose_callers_are_others_meanwhile_is_not_told() {
             };
             // Before it changed, or behind that.
             assert!(stack.same, "{layout:?} {reads}");
+            told += 1;
         }
+        assert!((1..23).contains(&told), "{layout:?} {told}");
     }
 }
 
@@ -113,7 +122,7 @@ fn a_frame_that_has_lost_its_code_has_returned_to_its_caller() {
         made_up.point(FRAME + code, 0);
         made_up.point(CALLER + code, CODE);
         let stacks = stacks(made_up, layout);
-        let thread = stacks.threads(&tasks()).expect("it has a thread").threads[0];
+        let thread = only_thread(&stacks);
         let mut near = Near::default();
         // What there is to read at once is known behind that.
         let _ = stacks.glimpse(&thread, false, &mut near);
@@ -127,6 +136,24 @@ fn a_frame_that_has_lost_its_code_has_returned_to_its_caller() {
 }
 
 #[test]
+fn a_frame_of_an_owner_that_there_is_not_is_none() {
+    for layout in layout::known() {
+        let Frames::Structures { code, owner, .. } = layout.frames else {
+            continue;
+        };
+        let mut made_up = interpreter(&layout);
+        // As where a thread has made room for a frame in C, and has not yet written it.
+        made_up.point(FRAME + code, 0);
+        made_up.put(FRAME + owner, &[127]);
+        let stacks = stacks(made_up, layout);
+        let thread = only_thread(&stacks);
+        let glimpse = stacks.glimpse(&thread, false, &mut Near::default());
+        assert_eq!(glimpse, None, "{layout:?}");
+        assert_eq!(stacks.stack(&thread), None, "{layout:?}");
+    }
+}
+
+#[test]
 fn a_stack_that_ends_in_a_generator_that_nobody_has_resumed_is_not_whole() {
     for layout in layout::known() {
         let Frames::Structures { owner, .. } = layout.frames else {
@@ -135,7 +162,7 @@ fn a_stack_that_ends_in_a_generator_that_nobody_has_resumed_is_not_whole() {
         let mut made_up = interpreter(&layout);
         made_up.put(CALLER + owner, &[stack::OF_A_GENERATOR]);
         let stacks = stacks(made_up, layout);
-        let thread = stacks.threads(&tasks()).expect("it has a thread").threads[0];
+        let thread = only_thread(&stacks);
         let mut near = Near::default();
         for _ in 0..2 {
             let glimpse = stacks.glimpse(&thread, false, &mut near);

@@ -8,33 +8,27 @@ const IMPORT: &str = "<frozen importlib._bootstrap>";
 
 impl Process {
     /// Whether its interpreter has not come to the program: it has no thread state, or imports on its own account what it needs.
-    /// No, where its memory does not tell.
-    pub(crate) fn is_starting(&self) -> bool {
-        let Some(interpreter) = self.interpreters.first() else {
-            return false;
-        };
-        let Ok(tasks) = threads(self.pid) else {
-            return false;
-        };
+    /// `None` where its memory does not tell, as that of a free-threaded build.
+    pub(crate) fn is_starting(&self) -> Option<bool> {
+        let interpreter = self.interpreters.first()?;
+        let tasks = threads(self.pid).ok()?;
         let tasks = threads_inside(self.pid, &tasks);
         let stacks = Stacks::of(self.pid, interpreter);
         let found = stacks.and_then(|it| it.threads(&tasks).map(|threads| (it, threads)));
         let (stacks, threads) = match found {
             Ok(found) => found,
-            Err(error) => return matches!(error, StacksError::NoThreads),
+            Err(StacksError::NoThreads) => return Some(true),
+            Err(_) => return None,
         };
         let mut all = threads.threads.iter();
         // One that begins has a single thread.
         let (Some(first), None) = (all.next(), all.next()) else {
-            return false;
+            return Some(false);
         };
         // What changes while it is read changes less at its outer end.
-        let outermost = stacks.stack(first).map(|it| it.frames.last().cloned());
-        match outermost {
-            Some(Some(frame)) => &*frame.file == IMPORT,
-            Some(None) => true,
-            None => false,
-        }
+        let stack = stacks.stack(first)?;
+        let outermost = stack.frames.last();
+        Some(outermost.is_none_or(|frame| &*frame.file == IMPORT))
     }
 }
 
@@ -59,12 +53,12 @@ mod tests {
                 .env("PYTHONPATH", directory.path()),
         );
         let starts = |process: &Waiting| Process::of(process.pid()).expect("Python").is_starting();
-        assert!(starts(&slow));
+        assert_eq!(starts(&slow), Some(true));
         let begun = Waiting::python(Path::new(PYTHON), &["x"]);
-        assert!(!starts(&begun));
+        assert_eq!(starts(&begun), Some(false));
         slow.go_on();
         let until = Instant::now() + Duration::from_secs(20);
-        while starts(&slow) {
+        while starts(&slow) != Some(false) {
             assert!(Instant::now() < until, "it begins");
             std::thread::yield_now();
         }

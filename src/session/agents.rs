@@ -355,7 +355,7 @@ impl SessionAgents {
                 true => self.agents.obstacle_in(pid, &process.command_line),
                 false => Some("it began anew, where no agent comes in by itself".to_owned()),
             };
-            if cause.is_none() && process.is_starting() && self.latecomers.wait(pid) {
+            if cause.is_none() && self.latecomers.wait(pid, process.is_starting()) {
                 continue;
             }
             match self.enter(&process) {

@@ -14,8 +14,9 @@ use crate::text::Foreign;
 const BY_ITSELF: Duration = Duration::from_millis(1000);
 const TO_BEGIN: Duration = Duration::from_millis(250);
 /// How old one may be whose interpreter still prepares its start, which brings an agent in when it is done: on a slow machine, or
-/// where much is installed. How often it is looked whether it does.
+/// where much is installed; and one whose memory does not tell whether it does. How often it is looked.
 const STILL_BEGINS: Duration = Duration::from_secs(30);
+const MAY_BEGIN: Duration = Duration::from_secs(10);
 const BETWEEN: Duration = Duration::from_millis(250);
 /// Most of them at a time; others are looked at when there is room.
 const MOST: usize = 4096;
@@ -148,10 +149,15 @@ impl Latecomers {
         due.take(MOST_AT_ONCE).collect()
     }
 
-    /// Leaves one alone for a while, because its interpreter still begins. Not if that takes too long.
-    pub(super) fn wait(&mut self, pid: u32) -> bool {
+    /// Leaves one alone for a while, because its interpreter still begins, as far as that is known. Not if it takes too long.
+    pub(super) fn wait(&mut self, pid: u32, begins: Option<bool>) -> bool {
+        let patience = match begins {
+            Some(true) => STILL_BEGINS,
+            Some(false) => return false,
+            None => MAY_BEGIN,
+        };
         let latecomer = self.processes.get_mut(&pid);
-        let latecomer = latecomer.filter(|it| it.found.elapsed() < STILL_BEGINS);
+        let latecomer = latecomer.filter(|it| it.found.elapsed() < patience);
         let waits = latecomer.map(|it| it.not_before = Some(Instant::now() + BETWEEN));
         waits.is_some()
     }
@@ -263,13 +269,12 @@ fn shown(process: &Process) -> String {
 mod tests {
     use super::*;
 
-    /// A process that runs, by this number, as one that has begun just now.
+    /// A process by this number; one that does not run as one that has begun just now.
     fn process(pid: u32) -> Process {
+        let this = || Identity::of(std::process::id()).expect("it runs");
         Process {
             pid,
-            start_time: Identity::of(std::process::id())
-                .expect("it runs")
-                .start_time,
+            start_time: Identity::of(pid).unwrap_or_else(this).start_time,
             comm: String::new(),
             command_line: Vec::new(),
             mounts: None,
@@ -281,20 +286,32 @@ mod tests {
 
     #[test]
     fn who_still_begins_is_left_alone_for_a_while_and_not_for_ever() {
+        // One that began long ago.
+        let pid = 1;
+        let is_due = |it: &Latecomers| !it.due(false).is_empty();
+        // Whether it begins is known, or is not to be known.
+        for (begins, patience) in [(Some(true), STILL_BEGINS), (None, MAY_BEGIN)] {
+            let mut latecomers = Latecomers::none();
+            latecomers.add(process(pid));
+            assert!(is_due(&latecomers));
+            assert!(latecomers.wait(pid, begins));
+            assert!(!is_due(&latecomers));
+            let long_ago = Instant::now().checked_sub(patience);
+            let latecomer = latecomers.processes.get_mut(&pid).expect("it was added");
+            latecomer.found = long_ago.expect("this machine has run for longer");
+            latecomer.not_before = long_ago;
+            assert!(is_due(&latecomers));
+            assert!(!latecomers.wait(pid, begins));
+            assert!(is_due(&latecomers));
+        }
+    }
+
+    #[test]
+    fn who_has_begun_is_not_waited_for() {
         let mut latecomers = Latecomers::none();
         let pid = std::process::id();
         latecomers.add(process(pid));
-        let is_due = |it: &Latecomers| !it.due(false).is_empty();
-        assert!(is_due(&latecomers));
-        assert!(latecomers.wait(pid));
-        assert!(!is_due(&latecomers));
-        let long_ago = Instant::now().checked_sub(STILL_BEGINS);
-        let latecomer = latecomers.processes.get_mut(&pid).expect("it was added");
-        latecomer.found = long_ago.expect("this machine has run for longer");
-        latecomer.not_before = long_ago;
-        assert!(is_due(&latecomers));
-        assert!(!latecomers.wait(pid));
-        assert!(is_due(&latecomers));
+        assert!(!latecomers.wait(pid, Some(false)));
     }
 
     #[test]

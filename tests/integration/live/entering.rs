@@ -54,28 +54,35 @@ fn a_launched_program_finds_its_own_start_up_file_and_path() {
 #[test]
 #[ignore = "needs uprobe events: run by tests/uprobes/run"]
 fn a_python_that_takes_long_to_begin_is_waited_for_and_traced_from_its_beginning() {
-    leaves_nothing_at_all(|| {
-        let directory = tempfile::tempdir().expect("a directory");
-        let packages = directory.path().join("lib/python3.13/site-packages");
-        fs::create_dir_all(&packages).expect("made");
-        // It is executed before pystap's own file: as on a slow machine, or where much is installed.
-        let slow = "import time; time.sleep(3)\n";
-        fs::write(packages.join("slow.pth"), slow).expect("written");
-        let program = "import json\ndef once(): pass\nonce()\nprint(json.dumps({'once': 1}))";
-        let mut command = command(["trace", "--agent", "--", PYTHON_3_13, "-c", program]);
-        command.env("PYTHONUSERBASE", directory.path());
-        let ended = run(&mut command);
-        assert_eq!(ended.code, 0, "{ended:?}");
-        assert!(
-            ended.stderr.contains("nothing lost") && !ended.stderr.contains("warning"),
-            "{}",
-            ended.stderr
-        );
-        let calls = ended.stdout.lines().filter(|line| {
-            line.contains(r#""event":"call""#) && line.contains(r#""function":"once""#)
-        });
-        assert_eq!(calls.count(), 1, "{}", ended.stdout);
-    });
+    leaves_nothing_at_all(|| is_waited_for(PYTHON_3_13, "3.13"));
+}
+
+/// Traces a program that begins only after some seconds with nothing left out.
+pub(super) fn is_waited_for(python: &str, version: &str) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let packages = format!("lib/python{version}/site-packages");
+    let packages = directory.path().join(packages);
+    fs::create_dir_all(&packages).expect("made");
+    // It is executed before pystap's own file: as on a slow machine, or where much is installed.
+    let slow = "import time; time.sleep(3)\n";
+    fs::write(packages.join("slow.pth"), slow).expect("written");
+    let program = "import json\ndef once(): pass\nonce()\nprint(json.dumps({'once': 1}))";
+    let mut command = command(["trace", "--agent", "--", python, "-c", program]);
+    command.env("PYTHONUSERBASE", directory.path());
+    let begun = Instant::now();
+    let ended = run(&mut command);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(begun.elapsed() >= Duration::from_secs(3), "{python}");
+    assert!(
+        ended.stderr.contains("nothing lost") && !ended.stderr.contains("warning"),
+        "{python}: {}",
+        ended.stderr
+    );
+    let calls = ended
+        .stdout
+        .lines()
+        .filter(|line| line.contains(r#""event":"call""#) && line.contains(r#""function":"once""#));
+    assert_eq!(calls.count(), 1, "{python}: {}", ended.stdout);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::Service;
 use super::agent::{is_exact, leaves_nothing_at_all};
 use super::anew::{Anew, seen};
 use super::attached::{is_complete, is_complete_where_the_agent_is_installed};
+use super::entering::is_waited_for;
 use super::uprobes::tree;
 use crate::command::{command, file, run};
 use crate::tracing::{Tracing, Way, trace};
@@ -183,6 +184,19 @@ fn a_free_threaded_python_refuses_an_agent_that_waits_and_nobody_is_advised_to_i
             assert!(message.contains("free-threaded build"), "{message}");
             assert!(message.contains("--inject ptrace"), "{message}");
             assert!(!message.contains("pystap agent install"), "{message}");
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn a_free_threaded_python_that_takes_long_to_begin_is_waited_for_and_traced_from_its_beginning() {
+    leaves_nothing_at_all(|| {
+        let pythons = free_threaded();
+        assert!(!pythons.is_empty());
+        for python in pythons {
+            let version = python.rsplit_once("python").expect("its name").1;
+            is_waited_for(&python, version);
         }
     });
 }

@@ -15,6 +15,14 @@ were lost are left out, because nothing is known of what these cost. Of the othe
 - then for each part its share of the time of all parts, in percent: true, as it was measured, and without the tracer's cost
 - wrong: by how many points the worst share of a row is wrong, as it was measured and without the cost
 
+What an event costs depends on what is in the processor's caches. So a second table has another program (tests/programs/many_functions.py), which calls so
+many functions in turns that fewer and fewer of them are, with `--engine direct`; medians of the rounds, but for those in which events were lost:
+
+- untraced: nanoseconds of a call by the program's own clock, the least of its turns
+- really: what a call and its return cost on top of that, divided by two
+- cost: the same by pystap, of the whole run
+- in calm: by pystap as the session began, where nothing else is in the caches
+
 Usage: own-cost.py PYSTAP ROUNDS PYTHON...
 """
 
@@ -116,6 +124,44 @@ def round_of(python, options, directory, true):
     }
 
 
+MANY = os.path.join(os.path.dirname(PROGRAM), "many_functions.py")
+CALLS, TURNS_OF_MANY = "30000", "12"
+
+
+def call_of(command):
+    return said(subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout)["call_ns"]
+
+
+def many(python, functions, directory):
+    """What calls took untraced, what their events cost really, and what pystap says of that; nothing where events were lost."""
+    trace = os.path.join(directory, "many.json")
+    program = [python, MANY, functions, CALLS, TURNS_OF_MANY]
+    untraced = call_of(program)
+    traced = call_of([PYSTAP, "trace", "--engine", "direct", "--output", trace, "--", *program])
+    with open(trace) as lines:
+        first, *_, last = lines
+    calm, end = json.loads(first), json.loads(last)
+    if end["lost"]:
+        return None
+    cost = "overhead_ns_per_event"
+    return {"untraced": untraced, "really": (traced - untraced) / 2, "cost": end.get(cost), "in calm": calm.get(cost)}
+
+
+def table_of_many(directory):
+    columns = ["untraced", "really", "cost", "in calm"]
+    print("\n|", " | ".join(["Python", "functions", *columns]), "|")
+    print("|---" * (2 + len(columns)) + "|", flush=True)
+    for python in PYTHONS:
+        version = subprocess.run([python, "-V"], stdout=subprocess.PIPE, text=True).stdout.split()[1]
+        for functions in ("1", "1000", "10000", "50000"):
+            rounds = [many(python, functions, directory) for _ in range(ROUNDS)]
+            cells = [version, functions]
+            for column in columns:
+                numbers = [each[column] for each in rounds if each and each[column] is not None]
+                cells.append(f"{statistics.median(numbers):.0f}" if numbers else "unknown")
+            print("|", " | ".join(cells), "|", flush=True)
+
+
 def median_of(rounds, key, part):
     return statistics.median(each[key][part] for each in rounds)
 
@@ -157,6 +203,7 @@ def main():
             for engine, ran in rounds.items():
                 if ran:
                     row(f"{version}, {engine}", ran, samples)
+        table_of_many(directory)
 
 
 main()

@@ -13,7 +13,7 @@ use rustix::thread::Timespec;
 
 use crate::python::{Owned, api, is_free_threaded, type_of};
 use crate::shards::Shard;
-use crate::{codes, gil, live, monitoring, profile, ring, thread_names, worker};
+use crate::{codes, gil, handling, live, monitoring, profile, ring, thread_names, worker};
 
 /// Calls before anything is measured, so that caches are warm.
 const FIRST: u64 = 32;
@@ -21,6 +21,8 @@ const FIRST: u64 = 32;
 /// a batch, and pystap wants a calm one.
 const TOLD: u64 = 64;
 const TOLD_BATCHES: u32 = 8;
+/// Calls behind each of these batches, twice, of which our own part is timed ([`handling`]).
+const TIMED: u64 = 16;
 const PAUSE: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 1_000_000,
@@ -86,22 +88,31 @@ impl Calibration {
             return;
         }
         thread_names::is_ours();
+        handling::prepare();
         for batch in 0..TOLD_BATCHES {
             if batch > 0 {
                 let _ = gil::without(|| rustix::thread::nanosleep(&PAUSE));
             }
             if gil::is_awaited() {
-                return;
+                break;
             }
             let told = codes::wanting(code.as_ptr(), || match way {
-                Way::Monitoring => self.call(TOLD),
-                Way::Profile => profile::on_this_thread(|| self.call(TOLD)),
+                Way::Monitoring => self.batch(),
+                Way::Profile => profile::on_this_thread(|| self.batch()),
             });
             // They are no calls of the program.
             let counts = live::counted();
             (*counts).entries = (*counts).entries.saturating_sub(told);
             (*counts).returns = (*counts).returns.saturating_sub(told);
         }
+        handling::go_on();
+    }
+
+    /// Calls that are told, and some more whose telling is timed. How many.
+    unsafe fn batch(&self) -> u64 {
+        let mut told = self.call(TOLD);
+        handling::in_calm(|| told += self.call(TIMED));
+        told
     }
 
     /// Calls it so often, or until one raises something, and says how often it was called.

@@ -84,6 +84,7 @@ mod fields;
 mod filter;
 mod fork;
 mod gil;
+mod handling;
 mod hidden;
 mod interpreters;
 mod libc;

@@ -16,6 +16,7 @@ use crate::calls::{Outcome, entry, exit, unwind};
 use crate::codes::Code;
 use crate::emit::Details;
 use crate::gil::Guarded;
+use crate::handling;
 use crate::interpreters;
 use crate::live::{self, is_on};
 use crate::marks::{EXCEPTION, SUSPENSION};
@@ -326,7 +327,10 @@ macro_rules! callback {
             if is_free_threaded() {
                 return heard_in_own(arguments, count);
             }
-            heard(Shard::ONLY, arguments, count)
+            let begun = handling::begun();
+            let answer = heard(Shard::ONLY, arguments, count);
+            handling::ended(begun, answer == none_now());
+            answer
         }
 
         unsafe extern "C" fn $within(ticket: Ptr, arguments: *const Ptr, count: isize) -> Ptr {

@@ -17,10 +17,11 @@ use core::ptr::null_mut;
 
 use pystap_agent_protocol::Refused;
 
-use crate::calls::{entry, exit, unwind};
+use crate::calls::{Outcome, entry, exit, unwind};
 use crate::codes::{Code, RESUMABLE};
 use crate::emit::Details;
 use crate::gil::Guarded;
+use crate::handling;
 use crate::live::{self, is_on};
 use crate::marks::{EXCEPTION, SUSPENSION};
 use crate::python::{
@@ -438,10 +439,12 @@ unsafe fn event(frame: Ptr, what: c_int, value: Ptr) {
         }
         return;
     }
+    // Calls of C functions, which end above, cost what they do beside that.
+    let begun = handling::begun();
     // The frame keeps its code.
     let code = (api().PyFrame_GetCode)(frame);
     (api().Py_DecRef)(code);
-    if what == CALL {
+    let outcome = if what == CALL {
         entry(Shard::ONLY, code, frame, |code| Details {
             line: (api().PyFrame_GetLineNumber)(frame),
             flags: if is_resumed(code, frame) {
@@ -449,13 +452,13 @@ unsafe fn event(frame: Ptr, what: c_int, value: Ptr) {
             } else {
                 0
             },
-        });
+        })
     } else if value.is_null() {
         let offset = last_offset(frame);
         unwind(Shard::ONLY, code, frame, offset, |_| Details {
             line: (api().PyFrame_GetLineNumber)(frame),
             flags: EXCEPTION,
-        });
+        })
     } else {
         exit(Shard::ONLY, code, frame, value, |code| Details {
             line: (api().PyFrame_GetLineNumber)(frame),
@@ -464,8 +467,9 @@ unsafe fn event(frame: Ptr, what: c_int, value: Ptr) {
             } else {
                 0
             },
-        });
-    }
+        })
+    };
+    handling::ended(begun, outcome == Outcome::Told);
 }
 
 /// The offset of the last instruction in bytes.

@@ -10,8 +10,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use pystap_agent_protocol::Clock;
 use pystap_ring::{
-    CALL, CONTEXT, DRY, FIELDS, GC_DONE, GC_START, GONE, INTERPRETER, LostKind, MOST_RINGS,
-    Mapping, RETURN, Ringless, THREAD, TIMED, VALUE, Writer, distance, head, ticks,
+    CALL, CONTEXT, DRY, FIELDS, GC_DONE, GC_START, GONE, Handled, INTERPRETER, LostKind,
+    MOST_RINGS, Mapping, RETURN, Ringless, THREAD, TIMED, VALUE, Writer, distance, head, ticks,
 };
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -340,6 +340,13 @@ pub(crate) unsafe fn begin_dry_run(ticks: u64, calls: u32) -> bool {
             ring.tell_thread(Shard::own()) && ring.writer.put([head(DRY, 1, 0, calls), ticks])
         }
         _ => false,
+    }
+}
+
+/// Says how long events took us, in calm and in the program.
+pub(crate) unsafe fn tell_handled(calm: Handled, told: Handled) {
+    if let Some(ring) = (*RING.get()).as_ref() {
+        ring.writer.tell_handled(calm, told);
     }
 }
 

@@ -17,8 +17,8 @@ use crate::python::{Owned, api, is_free_threaded, thread_states, uncollected, ve
 use crate::shards::{self, SHARDS, Shard};
 use crate::within::{self, Wanted};
 use crate::{
-    calibration, capture, codes, collector, contexts, monitoring, parked, profile, ring, stacks,
-    sums, switches, timed,
+    calibration, capture, codes, collector, contexts, handling, monitoring, parked, profile, ring,
+    stacks, sums, switches, timed,
 };
 
 /// What was asked for and found, while a session is on.
@@ -200,6 +200,7 @@ pub(crate) unsafe fn stop() -> Stopped {
         return live::counts();
     }
     *ASKED.get() = None;
+    handling::end();
     within::stop();
     monitoring::stop();
     profile::stop();
@@ -233,6 +234,7 @@ pub(crate) unsafe fn has_ring() -> bool {
 /// In a fork's child, where the session goes on: it counts anew, and the stacks are those of a new process.
 pub(crate) unsafe fn fork() {
     live::go_on();
+    handling::fork();
     profile::fork();
     stacks::forget();
     switches::fork();

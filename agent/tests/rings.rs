@@ -279,6 +279,38 @@ fn every_call_and_return_is_in_the_ring_with_its_thread() {
 }
 
 #[test]
+fn it_is_said_how_long_some_events_took_in_calm_and_in_the_program() {
+    for interpreter in interpreters::with_lock() {
+        let name = interpreter.name();
+        let mut program = Program::start(interpreter);
+        program.run("def called(): pass\ndef many():\n    for _ in range(6100): called()");
+        let pystap = program.attach();
+        // The second session begins anew, and the last one is of functions that are not called.
+        for (file, fewest) in [("*workload.py", 100), ("*workload.py", 100), ("*other", 0)] {
+            let ring = Ours::new(LARGE);
+            let answer = ring.start(&pystap, functions(file));
+            assert!(matches!(answer, FromAgent::Started(_)), "{answer:?}");
+            program.run("many()");
+            let stopped = pystap.stop();
+            let (calm, told) = ring.reader.handled();
+            let most = (stopped.entries + stopped.returns) / 61;
+            assert!(
+                (fewest..=most).contains(&told.events),
+                "{name}: {told:?} of {stopped:?}"
+            );
+            if fewest > 0 {
+                assert_eq!(calm.events, 32, "{name}");
+                assert!(
+                    calm.ticks > 0 && told.ticks > 0,
+                    "{name}: {calm:?}, {told:?}"
+                );
+            }
+        }
+        assert_eq!(program.end(), Some(0), "{name}");
+    }
+}
+
+#[test]
 fn what_is_added_up_is_every_call_and_nothing_but_names_is_told() {
     for interpreter in interpreters::with_lock() {
         for program in [

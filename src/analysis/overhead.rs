@@ -138,18 +138,27 @@ impl Overhead {
     pub fn of(session: &Session, raw: bool) -> Overhead {
         match session.overhead_ns_per_event {
             _ if raw => Overhead::Kept,
-            Some(per_event) => {
-                let both = per_event.get().saturating_mul(2);
-                let within = session.overhead_ns_within_call.unwrap_or(per_event.get());
-                let within = within.min(both);
-                Overhead::Taken(Cost {
-                    per_event,
-                    within,
-                    around: both - within,
-                })
-            }
+            Some(per_event) => Overhead::taking(per_event, session.overhead_ns_within_call),
             None => Overhead::Unknown,
         }
+    }
+
+    /// The same when it is known better what an event costs, and what of a call and its return lies within the call.
+    pub fn refined(self, per_event: NonZeroU64, within_call: Option<u64>) -> Overhead {
+        match self {
+            Overhead::Kept => Overhead::Kept,
+            Overhead::Unknown | Overhead::Taken(_) => Overhead::taking(per_event, within_call),
+        }
+    }
+
+    fn taking(per_event: NonZeroU64, within_call: Option<u64>) -> Overhead {
+        let both = per_event.get().saturating_mul(2);
+        let within = within_call.unwrap_or(per_event.get()).min(both);
+        Overhead::Taken(Cost {
+            per_event,
+            within,
+            around: both - within,
+        })
     }
 
     /// What events cost, where that is taken out.
@@ -210,6 +219,17 @@ mod tests {
         ] {
             assert_eq!(nothing.net(1_000, intervals(3, 1)), 1_000);
         }
+    }
+
+    #[test]
+    fn what_is_known_better_later_counts_unless_what_was_measured_is_wanted() {
+        let better = NonZeroU64::new(150).expect("more than nothing");
+        for before in [Overhead::Unknown, taken(100, Some(50))] {
+            let refined = before.refined(better, Some(90));
+            assert_eq!(refined, taken(150, Some(90)));
+        }
+        let kept = Overhead::Kept.refined(better, Some(90));
+        assert_eq!(kept, Overhead::Kept);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::console::{Console, Exit, Progress};
 use crate::failure::Failure;
 use crate::files::reading;
 use crate::recording::parts::{self, Latest};
-use crate::recording::{Reader, RecordingError};
+use crate::recording::{Reader, RecordingError, ending};
 use crate::text::Foreign;
 use crate::view::many;
 
@@ -94,6 +94,10 @@ fn read(
     read: &Arc<AtomicU64>,
 ) -> Result<Reader<Counted>, Failure> {
     let read = Arc::clone(read);
+    // The last part may have no end yet; what the one before it says is of all that came until then.
+    let last = files.iter().rev().take(2);
+    let ends = last.filter_map(|file| ending::summary(&reading::open(file).ok()?));
+    let end = ends.into_iter().next();
     let mut opened = files.into_iter().map(move |file| {
         let file = reading::open(&file)?;
         Ok(Counted {
@@ -106,7 +110,11 @@ fn read(
         .next()
         .unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()));
     let first = first.map_err(|error: io::Error| wrong(error.into()))?;
-    Ok(Reader::new(first).map_err(wrong)?.followed_by(opened))
+    let reader = Reader::new(first).map_err(wrong)?.followed_by(opened);
+    Ok(match end {
+        Some(end) => reader.ending_with(&end),
+        None => reader,
+    })
 }
 
 /// Says that a recording has no end.

@@ -37,6 +37,17 @@ pub struct Cost {
     pub within_call: Option<u64>,
 }
 
+impl Cost {
+    /// The same where everything takes so many times as long.
+    pub(super) fn times(self, factor: f64) -> Cost {
+        let times = |ns: u64| (ns as f64 * factor).round() as u64;
+        Cost {
+            per_event: NonZeroU64::new(times(self.per_event.get())).unwrap_or(self.per_event),
+            within_call: self.within_call.map(times),
+        }
+    }
+}
+
 /// Intervals of a batch.
 const BATCH: usize = 16;
 /// Batches of which something is said.
@@ -51,30 +62,36 @@ pub(super) fn intervals(moments: &[u64]) -> Vec<u64> {
     intervals.collect()
 }
 
-/// What something takes usually that took these times, one after the other: of batches of them the median each, and of these the
+/// What something takes usually that took these times, one after the other: of batches of them the middle each, and of these the
 /// lower quartile. Whatever else a processor does in the meantime only makes times longer, some of them or all of a while, and
 /// does so whether events are told or not; but what is fastest of all is not what an event usually takes. `None` where
 /// there are too few.
 pub(super) fn usual(times: Vec<u64>) -> Option<u64> {
-    let mut medians = medians(times)?;
-    let quarter = medians.len() / 4;
-    Some(*medians.select_nth_unstable(quarter).1)
+    let mut middles = middles(times)?;
+    let quarter = middles.len() / 4;
+    Some(*middles.select_nth_unstable(quarter).1)
 }
 
 /// The same of its calmest batches: to be compared with what is known by its fastest, too. `None` also where [as many](AGREE) do not
 /// agree: what is calm by chance for a moment says nothing, and too much would be taken out of what is faster still.
 pub(super) fn least(times: Vec<u64>) -> Option<u64> {
-    let mut medians = medians(times)?;
-    medians.sort_unstable();
-    let (least, confirmed) = (*medians.first()?, *medians.get(AGREE - 1)?);
+    let mut middles = middles(times)?;
+    middles.sort_unstable();
+    let (least, confirmed) = (*middles.first()?, *middles.get(AGREE - 1)?);
     (confirmed - least <= least / 4).then_some(least)
 }
 
-/// The medians of batches.
-fn medians(mut times: Vec<u64>) -> Option<Vec<u64>> {
-    let median = |batch: &mut [u64]| *batch.select_nth_unstable(BATCH / 2).1;
-    let medians: Vec<u64> = times.chunks_exact_mut(BATCH).map(median).collect();
-    (medians.len() >= FEWEST).then_some(medians)
+/// The middles of batches: the mean of the half of each that is neither the shortest nor the longest. A median would be as coarse
+/// as the clock is: there are counters that go on by 10 ns at a time, as much as some of what is measured takes.
+fn middles(mut times: Vec<u64>) -> Option<Vec<u64>> {
+    let middle = |batch: &mut [u64]| {
+        batch.sort_unstable();
+        let half = batch.get(BATCH / 4..BATCH * 3 / 4).unwrap_or_default();
+        let sum = half.iter().fold(0, |sum, time| sum + u128::from(*time));
+        u64::try_from(sum / (BATCH as u128 / 2)).unwrap_or(u64::MAX)
+    };
+    let middles: Vec<u64> = times.chunks_exact_mut(BATCH).map(middle).collect();
+    (middles.len() >= FEWEST).then_some(middles)
 }
 
 #[cfg(test)]
@@ -111,6 +128,15 @@ mod tests {
         assert_eq!(least(slow(AGREE * BATCH)), Some(120));
         assert_eq!(least(slow((AGREE - 1) * BATCH)), None);
         assert_eq!(least(slow(0)), Some(230));
+    }
+
+    #[test]
+    fn what_is_measured_may_be_shorter_than_what_the_clock_goes_on_by() {
+        // 39 ticks of a clock that goes on by 26 at a time: now one step, now two, and batches that are a little out of step.
+        let coarse = |at: u64| (at * 39 + at / 16 * 7) / 26 * 26;
+        let moments: Vec<u64> = (0..200).map(coarse).collect();
+        let least = least(intervals(&moments)).expect("batches agree");
+        assert!((36..=42).contains(&least), "{least}");
     }
 
     #[test]

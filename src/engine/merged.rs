@@ -274,6 +274,8 @@ impl Merger {
                 }
                 // Known here, and better.
                 Message::Late(_) => {}
+                // Nothing tells which events it is about.
+                Message::EventCost(_) => {}
                 Message::LostInKernel(count) => {
                     let waits_for = source.reached;
                     source.lost_in_kernel = count;

@@ -31,7 +31,7 @@ use crate::event::allowance::text_bytes;
 use crate::event::{Event, LossStage, Wait, What};
 use crate::process::Identity;
 use crate::waits::Summed;
-use event_cost::EventCost;
+use event_cost::{Cost, EventCost};
 
 /// What an engine says while it runs, in order.
 #[derive(Debug)]
@@ -44,6 +44,8 @@ pub enum Message {
     Rows(Box<Rows>),
     /// Waits that the engine has added up, because it was asked for them.
     Waits(Box<Summed>),
+    /// What events have cost in the program so far, on the average.
+    EventCost(Cost),
     /// This process has mapped greenlet's library, before the events that follow.
     Greenlets(u32),
     /// How the interpreter of a process behaves, before the events that follow.

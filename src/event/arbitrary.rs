@@ -326,7 +326,9 @@ pub(crate) fn summary() -> impl Strategy<Value = Summary> {
     let numbers = proptest::array::uniform12(any::<u64>());
     let rest = (any::<bool>(), any::<String>(), option::of(any::<i32>()));
     let idle = option::of((1..=u64::MAX, any::<u64>()));
-    (numbers, rest, idle).prop_map(|(numbers, (uncounted, ended, command_status), idle)| {
+    let overhead = (any::<u64>(), option::of(any::<u64>()));
+    (numbers, rest, idle, overhead).prop_map(|(numbers, rest, idle, (overhead, within))| {
+        let (uncounted, ended, command_status) = rest;
         let (idle_calls, idle_calls_ns) = idle.unwrap_or_default();
         let [
             ts,
@@ -360,6 +362,8 @@ pub(crate) fn summary() -> impl Strategy<Value = Summary> {
             wall_ns,
             ended,
             command_status,
+            overhead_ns_per_event: NonZeroU64::new(overhead),
+            overhead_ns_within_call: within,
         }
     })
 }

@@ -269,15 +269,24 @@ pub fn session(session: &Session, out: &mut Vec<u8>) {
         key("hosts", out);
         list(&session.hosts, out, host_json);
     }
-    if let Some(overhead) = session.overhead_ns_per_event {
+    overhead(
+        session.overhead_ns_per_event,
+        session.overhead_ns_within_call,
+        out,
+    );
+    out.extend_from_slice(b"}\n");
+}
+
+/// What events cost, where that is known.
+fn overhead(per_event: Option<NonZeroU64>, within_call: Option<u64>, out: &mut Vec<u8>) {
+    if let Some(per_event) = per_event {
         key("overhead_ns_per_event", out);
-        number(overhead.get(), out);
+        number(per_event.get(), out);
     }
-    if let Some(within) = session.overhead_ns_within_call {
+    if let Some(within) = within_call {
         key("overhead_ns_within_call", out);
         number(within, out);
     }
-    out.extend_from_slice(b"}\n");
 }
 
 fn host_json(host: &SessionHost, out: &mut Vec<u8>) {
@@ -346,6 +355,11 @@ pub fn summary(summary: &Summary, out: &mut Vec<u8>) {
         key("command_status", out);
         number(status, out);
     }
+    overhead(
+        summary.overhead_ns_per_event,
+        summary.overhead_ns_within_call,
+        out,
+    );
     out.extend_from_slice(b"}\n");
 }
 
@@ -1241,6 +1255,8 @@ impl Flat {
             wall_ns: self.need(self.wall_ns, "wall_ns")?,
             ended: self.need(ended, "ended")?,
             command_status: self.command_status,
+            overhead_ns_per_event: self.overhead_ns_per_event,
+            overhead_ns_within_call: self.overhead_ns_within_call,
         })
     }
 }

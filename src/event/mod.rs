@@ -375,8 +375,8 @@ pub struct Session {
     pub boot: Option<String>,
     /// The hosts of a stream that was merged from those of several: its processes are known by identities ([`hosts`]).
     pub hosts: Vec<SessionHost>,
-    /// Nanoseconds that an event takes of the thread in which it happens, measured by the engine at the beginning; `None` where
-    /// it cannot tell, and where not every event comes.
+    /// Nanoseconds that an event takes of the thread in which it happens, measured by the engine at the beginning, or of a recording that has
+    /// an end what is known there; `None` where it cannot tell, and where not every event comes.
     pub overhead_ns_per_event: Option<NonZeroU64>,
     /// Nanoseconds of what a call and its return take together that lie between their times; the rest lies in the caller. `None`
     /// where only what an event takes is known: then it is taken to be as much.
@@ -461,4 +461,9 @@ pub struct Summary {
     pub ended: String,
     /// Exit status of a launched command: its code, or 128 + signal.
     pub command_status: Option<i32>,
+    /// What events cost in the program as it ran, on the average, where the engine has found out: as
+    /// [`Session::overhead_ns_per_event`], which is what they cost in calm.
+    pub overhead_ns_per_event: Option<NonZeroU64>,
+    /// The same as [`Session::overhead_ns_within_call`].
+    pub overhead_ns_within_call: Option<u64>,
 }

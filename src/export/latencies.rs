@@ -9,6 +9,7 @@ use super::{End, Sink};
 use crate::analysis::latency::Latencies;
 use crate::analysis::overhead::Overhead;
 use crate::analysis::pairing::{Pairing, Step};
+use crate::engine::event_cost::Cost;
 use crate::event::hosts::Hosts;
 use crate::event::{Place, Session};
 use crate::script::filter::Glob;
@@ -76,6 +77,13 @@ impl<W: Write> Sink for Slow<W> {
         Ok(())
     }
 
+    fn event_cost(&mut self, cost: Cost) {
+        for latencies in [&mut self.all, &mut self.recent] {
+            let overhead = latencies.overhead();
+            latencies.take_out(overhead.refined(cost.per_event, cost.within_call));
+        }
+    }
+
     fn step(&mut self, step: &Step<'_>) -> io::Result<()> {
         if self.all.take(step, |place| asked_for(&self.wanted, place)) {
             self.recent.take(step, |_| true);
@@ -125,6 +133,8 @@ impl<W: Write> Sink for Slow<W> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
+
     use super::*;
     use crate::analysis::testing::{call, returned, told};
     use crate::event::{Manner, Summary};
@@ -160,6 +170,32 @@ mod tests {
             text.contains("f  app.py:1  process 1\n  1 call, mean 5.00us"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn what_events_cost_is_taken_out_of_what_comes_once_it_is_known() {
+        let mut written = Vec::new();
+        let mut pairing = Pairing::new();
+        let wanted = vec![Glob::new("f*").expect("a glob")];
+        let mut sink = Box::new(Slow::new(&mut written, wanted, None, 3, true, false));
+        sink.session(&Session::default()).expect("memory");
+        for mut event in [call(1_000, "f"), returned(6_000, "f")] {
+            sink.event_cost(Cost {
+                per_event: NonZeroU64::new(700).expect("more than nothing"),
+                within_call: Some(500),
+            });
+            let step = pairing.follow(&mut event).expect("an event");
+            sink.step(&step).expect("memory");
+        }
+        let end = Summary::default();
+        sink.finish(&End::new(&end, &pairing)).expect("memory");
+        let text = String::from_utf8(written).expect("UTF-8");
+        let last = text.lines().last().expect("a line");
+        let said: serde_json::Value = serde_json::from_str(last).expect("JSON");
+        assert_eq!(said["overhead_ns_per_event"], 700, "{said}");
+        let function = &said["functions"][0];
+        assert_eq!(function["durations"]["max_ns"], 5_000, "{said}");
+        assert_eq!(function["net_durations"]["max_ns"], 4_500, "{said}");
     }
 
     #[test]

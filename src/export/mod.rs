@@ -18,6 +18,7 @@ use std::io::{self, Write};
 use crate::analysis::pairing::{Pairing, PairingRules, Step};
 use crate::analysis::totals::Rows;
 use crate::engine::Wish;
+use crate::engine::event_cost::Cost;
 use crate::event::{Event, Session, Summary, What};
 
 pub use output::{OpenError, Output};
@@ -45,6 +46,9 @@ pub trait Sink {
     fn rules(&mut self, _pid: u32, _rules: PairingRules) -> io::Result<()> {
         Ok(())
     }
+
+    /// What events have cost in the program so far: truer than what the session said.
+    fn event_cost(&mut self, _cost: Cost) {}
 
     /// Takes one event with what pairing says of it.
     ///

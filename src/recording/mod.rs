@@ -16,6 +16,7 @@
 mod ahead;
 mod code;
 mod continuous;
+pub(crate) mod ending;
 pub(crate) mod parts;
 mod reader;
 mod samples;

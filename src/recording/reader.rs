@@ -238,6 +238,15 @@ impl<R: Read> Reader<R> {
         }
     }
 
+    /// The same when it is known what [its end](super::ending) says: what events cost as the program ran is what they cost in this session.
+    pub(crate) fn ending_with(mut self, summary: &Summary) -> Reader<R> {
+        if summary.overhead_ns_per_event.is_some() {
+            self.session.overhead_ns_per_event = summary.overhead_ns_per_event;
+            self.session.overhead_ns_within_call = summary.overhead_ns_within_call;
+        }
+        self
+    }
+
     /// Goes on with the next part, if there is one.
     fn go_on(&mut self) -> Result<bool, RecordingError> {
         let Some(next) = self.rest.as_mut().and_then(|rest| rest.0.next()) else {
@@ -516,7 +525,7 @@ fn not_text(error: io::Error) -> RecordingError {
 }
 
 /// Unpacks to exactly this size, or as much as possible if the block was truncated.
-fn unpack(packed: &[u8], size: usize, cut: bool) -> Option<Vec<u8>> {
+pub(super) fn unpack(packed: &[u8], size: usize, cut: bool) -> Option<Vec<u8>> {
     let mut flags = inflate_flags::TINFL_FLAG_PARSE_ZLIB_HEADER
         | inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF
         | inflate_flags::TINFL_FLAG_COMPUTE_ADLER32;

@@ -1,5 +1,7 @@
 //! What is recorded is read back, and files that are truncated, damaged or not ours get a clear answer.
 
+use std::fs::File;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -10,6 +12,7 @@ use crate::analysis::testing::{call, event, returned};
 use crate::event::arbitrary;
 use crate::event::hosts::{self, Hosts};
 use crate::event::{Event, Plain, Session, SessionHost, Summary, Text, What};
+use crate::export::json::Json;
 use crate::export::{End, Sink};
 use crate::probe::Probe;
 
@@ -69,6 +72,81 @@ fn paired(count: u64) -> Vec<Event> {
         events.extend(lines);
     }
     events
+}
+
+/// Both forms of a recording, as files, whose end says that an event cost so much.
+fn ending_with(overhead: u64) -> [tempfile::NamedTempFile; 2] {
+    let summary = Summary {
+        overhead_ns_per_event: NonZeroU64::new(overhead),
+        overhead_ns_within_call: NonZeroU64::new(overhead).map(NonZeroU64::get),
+        ended: "interrupted".to_owned(),
+        ..Summary::default()
+    };
+    let sinks: [fn(File) -> Box<dyn Sink>; 2] = [
+        |file| Box::new(Writer::new(file, HABITS)),
+        |file| Box::new(Json::new(file)),
+    ];
+    sinks.map(|sink| {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let mut sink = sink(file.reopen().expect("it is there"));
+        sink.session(&Session::default()).expect("written");
+        for event in paired(5_000) {
+            sink.step(&Step::new(&event)).expect("written");
+        }
+        let end = Pairing::new();
+        sink.finish(&End::new(&summary, &end)).expect("written");
+        file
+    })
+}
+
+#[test]
+fn what_the_end_says_is_known_before_the_rest_is_read() {
+    for file in ending_with(150) {
+        let said = ending::summary(file.as_file()).expect("it has an end");
+        assert_eq!(said.overhead_ns_per_event, NonZeroU64::new(150));
+        let reader = Reader::new(file.reopen().expect("it is there")).expect("a recording");
+        assert_eq!(reader.session().overhead_ns_per_event, None);
+        let mut reader = reader.ending_with(&said);
+        let session = reader.session();
+        assert_eq!(session.overhead_ns_per_event, NonZeroU64::new(150));
+        assert_eq!(session.overhead_ns_within_call, Some(150));
+        let mut events = 0;
+        while reader.event().expect("sound").is_some() {
+            events += 1;
+        }
+        assert_eq!(events, 25_000);
+        assert_eq!(reader.summary(), Some(&said));
+    }
+}
+
+#[test]
+fn an_end_that_says_nothing_of_costs_leaves_what_the_session_said() {
+    let calm = NonZeroU64::new(40);
+    let session = Session {
+        overhead_ns_per_event: calm,
+        ..Session::default()
+    };
+    let bytes = recorded(&session, &paired(3), 1);
+    let reader = Reader::new(&*bytes).expect("a recording");
+    let reader = reader.ending_with(&Summary::default());
+    assert_eq!(reader.session().overhead_ns_per_event, calm);
+}
+
+#[test]
+fn a_file_without_an_end_and_one_of_something_else_say_nothing() {
+    for file in ending_with(150) {
+        let whole = std::fs::read(file.path()).expect("written");
+        for length in [0, 5, 12, 15, 200, whole.len() / 2, whole.len() - 2] {
+            std::fs::write(file.path(), &whole[..length]).expect("written");
+            assert_eq!(ending::summary(file.as_file()), None, "{length}");
+        }
+        let other = "x".repeat(200_000);
+        std::fs::write(file.path(), other).expect("written");
+        assert_eq!(ending::summary(file.as_file()), None);
+    }
+    let (pipe, _writer) = std::io::pipe().expect("a pipe");
+    let pipe = File::from(std::os::fd::OwnedFd::from(pipe));
+    assert_eq!(ending::summary(&pipe), None);
 }
 
 #[test]

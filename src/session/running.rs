@@ -24,6 +24,7 @@ use crate::analysis::pairing::Pairing;
 use crate::analysis::totals::About;
 use crate::clock::now;
 use crate::console::Console;
+use crate::engine::event_cost::Cost;
 use crate::engine::{Message, Running, Weight};
 use crate::event::allowance::ALL_NAMES;
 use crate::event::{Event, LossStage, ProcessChange, Summary, Text, What};
@@ -122,6 +123,8 @@ struct Run<'a> {
     thread_names: Option<Naming>,
     /// When the last event happened.
     last_event: u64,
+    /// What events have cost in the program so far, where that is known.
+    cost: Option<Cost>,
 }
 
 impl Session<'_> {
@@ -171,6 +174,7 @@ impl Session<'_> {
             missed: None,
             thread_names: None,
             last_event: 0,
+            cost: None,
         };
         let mut live = Some(live);
         let ticks = tick(TICK);
@@ -371,6 +375,10 @@ impl Run<'_> {
                 self.stop.get_or_insert(Stop::EngineFailed);
             }
             Message::Skipped(total) => self.pipe.losses.raise(LossStage::Probe, total),
+            Message::EventCost(cost) => {
+                self.cost = Some(cost);
+                self.session.sink.event_cost(cost);
+            }
             Message::Said(weight, text) => self.said(weight, &text),
             Message::Live | Message::Ended { .. } => {}
         }
@@ -671,6 +679,8 @@ impl Run<'_> {
                 .as_mut()
                 .and_then(|launched| launched.try_wait().ok().flatten())
                 .map(|status| i32::from(status.exit_code())),
+            overhead_ns_per_event: self.cost.map(|it| it.per_event),
+            overhead_ns_within_call: self.cost.and_then(|it| it.within_call),
             ..Summary::default()
         };
         self.pipe.losses.fill(&mut summary);

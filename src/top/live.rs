@@ -15,6 +15,7 @@ use crate::analysis::totals::Rows;
 use crate::clock;
 use crate::console::Console;
 use crate::engine::Wish;
+use crate::engine::event_cost::Cost;
 use crate::event::Session;
 use crate::export::{End, Sink, is_closed};
 use crate::threads;
@@ -123,6 +124,10 @@ impl Sink for Live {
         };
         self.worker = Some((sender, worker));
         Ok(())
+    }
+
+    fn event_cost(&mut self, cost: Cost) {
+        self.tally.event_cost(cost);
     }
 
     fn step(&mut self, step: &Step<'_>) -> io::Result<()> {

@@ -35,6 +35,7 @@ use crate::analysis::functions::Functions;
 use crate::analysis::overhead::Overhead;
 use crate::analysis::pairing::{Pairing, Step};
 use crate::analysis::totals::{Rows, Totals};
+use crate::engine::event_cost::Cost;
 use crate::event::hosts::Hosts;
 use crate::event::{ProcessChange, Session, What};
 use crate::export::{End, Sink};
@@ -160,6 +161,13 @@ impl Tally {
         let overhead = Overhead::of(session, self.raw_times);
         self.sums.functions.take_out(overhead);
         self.sums.functions.of_hosts(Hosts::of(session));
+    }
+
+    /// Takes out of times what events have really cost so far.
+    pub fn event_cost(&mut self, cost: Cost) {
+        let functions = &mut self.sums.functions;
+        let overhead = functions.overhead();
+        functions.take_out(overhead.refined(cost.per_event, cost.within_call));
     }
 
     /// Counts an event with what pairing said of it.

@@ -1,5 +1,6 @@
 //! The table as it stands on a terminal of any size, and what the keys do to it.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -757,4 +758,25 @@ fn fifty_thousand_functions_are_refreshed_in_a_moment() {
     assert_eq!(state.rows().len(), 50_000);
     println!("50 000 functions: {took:?}");
     assert!(took.as_secs() < 5, "{took:?}");
+}
+
+#[test]
+fn what_events_cost_is_taken_out_of_all_times_once_it_is_known_and_stays_known() {
+    let mut tally = tally(&events());
+    let own = |tally: &Fed| {
+        let snapshot = tally.snapshot(2_000_000_000);
+        (snapshot.account.net_self_ns, snapshot.account.self_ns)
+    };
+    let (net, raw) = own(&tally);
+    assert_eq!(net, raw, "nobody knows yet");
+    let cost = Cost {
+        per_event: NonZeroU64::new(20).expect("more than nothing"),
+        within_call: None,
+    };
+    tally.tally.event_cost(cost);
+    let (net, same) = own(&tally);
+    assert!(net < raw && same == raw, "{net} of {raw}");
+    tally.tally.reset(0);
+    let overhead = tally.snapshot(2_000_000_000).functions.overhead();
+    assert_eq!(overhead, Overhead::Unknown.refined(cost.per_event, None));
 }

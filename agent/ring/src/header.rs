@@ -1,6 +1,6 @@
 //! What both sides say of themselves, each in lines of its own of the processors' caches.
 
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes before the data: a page wherever this runs.
 pub(crate) const HEADER_BYTES: usize = 1 << 16;
@@ -28,6 +28,8 @@ pub(crate) struct Header {
     pub(crate) writer: WriterLine,
     /// Of the reader.
     pub(crate) reader: ReaderLine,
+    /// Of the writer as well, now and then. All 0 where it says nothing of that.
+    pub(crate) handled: HandledLine,
 }
 
 #[derive(Debug, Default)]
@@ -46,4 +48,38 @@ pub(crate) struct WriterLine {
 pub(crate) struct ReaderLine {
     /// Words read since the beginning.
     pub(crate) read: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub(crate) struct HandledLine {
+    /// In calm, and in the program as it runs: ticks and events.
+    pub(crate) calm: [AtomicU64; 2],
+    pub(crate) told: [AtomicU64; 2],
+}
+
+/// How long the writer took over events: its own part of them, by its own clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Handled {
+    /// Ticks of the ring's clock that these took together.
+    pub ticks: u64,
+    /// How many events.
+    pub events: u64,
+}
+
+impl Handled {
+    pub(crate) fn store(self, into: &[AtomicU64; 2]) {
+        let [ticks, events] = into;
+        ticks.store(self.ticks, Ordering::Relaxed);
+        events.store(self.events, Ordering::Relaxed);
+    }
+
+    /// The two can be one event apart from each other.
+    pub(crate) fn load(from: &[AtomicU64; 2]) -> Handled {
+        let [ticks, events] = from;
+        Handled {
+            ticks: ticks.load(Ordering::Relaxed),
+            events: events.load(Ordering::Relaxed),
+        }
+    }
 }

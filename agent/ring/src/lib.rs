@@ -52,7 +52,7 @@ mod ticks;
 pub mod timed;
 mod writer;
 
-pub use header::{LOST_KINDS, LostKind};
+pub use header::{Handled, LOST_KINDS, LostKind};
 pub use mapping::{MOST_RINGS, Mapping, distance, new_memory, new_memory_of_many, new_memory_with};
 pub use reader::{Broken, Reader};
 pub use record::{

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::header::{Header, LOST_KINDS};
+use crate::header::{Handled, Header, LOST_KINDS};
 use crate::mapping::Mapping;
 
 /// The writer's position makes no sense: somebody else has written there.
@@ -76,9 +76,21 @@ impl Reader {
             .store(self.read, Ordering::Release);
     }
 
+    /// No more records than this were read.
+    pub fn most_records(&self) -> u64 {
+        self.read / 2
+    }
+
     /// Events that had no room so far, by [`LostKind`](crate::LostKind), as the writer says.
     pub fn lost(&self) -> [u64; LOST_KINDS] {
         counts(&self.header().writer.lost)
+    }
+
+    /// How long the writer took over events, as it says: in calm, and since it tells those of the program. No events where it
+    /// does not say.
+    pub fn handled(&self) -> (Handled, Handled) {
+        let line = &self.header().handled;
+        (Handled::load(&line.calm), Handled::load(&line.told))
     }
 
     /// Those of threads without a ring of their own, of which no record tells.

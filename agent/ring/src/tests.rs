@@ -318,6 +318,20 @@ fn a_loss_is_told_where_it_was_and_the_writer_waits_until_there_is_some_room() {
 }
 
 #[test]
+fn how_long_events_took_the_writer_is_said_beside_them() {
+    let shared = Shared::new(WORDS);
+    let (mut writer, reader) = (shared.writer(), shared.reader());
+    assert_eq!(reader.handled(), Default::default());
+    let of = |ticks, events| Handled { ticks, events };
+    for said in [(of(7, 1), of(90, 2)), (of(7, 1), of(u64::MAX, 3))] {
+        writer.tell_handled(said.0, said.1);
+        assert!(writer.put([head(CALL, 0, 1, 1), 10]));
+        assert_eq!(reader.handled(), said);
+    }
+    assert_eq!(reader.waiting(), Ok(4), "it is no record");
+}
+
+#[test]
 fn losses_are_counted_by_kind() {
     let shared = Shared::new(WORDS);
     let (mut writer, reader) = (shared.writer(), shared.reader());

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::header::{Header, LostKind};
+use crate::header::{Handled, Header, LostKind};
 use crate::mapping::Mapping;
 use crate::record::{
     CODE, CODE_FIXED_WORDS, CONTEXT_NAME, Code, LOST, MOST_TEXT, MOST_WORDS, VALUE, head,
@@ -152,6 +152,13 @@ impl Writer {
             let count = lost.load(Ordering::Relaxed).wrapping_add(1);
             lost.store(count, Ordering::Release);
         }
+    }
+
+    /// Says how long events took the writer: in calm, and in the program as it runs, since it tells them.
+    pub fn tell_handled(&self, calm: Handled, told: Handled) {
+        let line = &self.header().handled;
+        calm.store(&line.calm);
+        told.store(&line.told);
     }
 
     #[inline(always)]

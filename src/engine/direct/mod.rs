@@ -22,7 +22,8 @@
 //! # What an event costs
 //!
 //! As it starts, an agent makes some calls that do nothing, told and not told, which no sink sees. What they differ by is what
-//! telling costs in that interpreter (`dry_run`).
+//! telling costs in that interpreter in calm (`dry_run`). What it costs in the program as it runs is learned from how long agents take
+//! over some of its events (`current_cost`).
 //!
 //! # Loss
 //!
@@ -38,6 +39,7 @@
 //! [`Children::ring`]: crate::engine::Children::ring
 
 mod clock;
+mod current_cost;
 mod decode;
 mod dry_run;
 pub(crate) mod engine;

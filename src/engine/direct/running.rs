@@ -23,6 +23,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::clock::{self, Clock, Rate};
+use super::current_cost::{CurrentCost, Said};
 use super::decode::{Asked, Decoder, Kinds};
 use super::sums::{Table, Tables};
 use crate::engine::event_cost::{Cost, EventCost};
@@ -52,6 +53,8 @@ const NAMES: u64 = 1 << 15;
 /// How long rings are left alone while events come, and while none do.
 const BUSY: Duration = Duration::from_millis(5);
 const IDLE: Duration = Duration::from_millis(20);
+/// How often it is looked for what events cost.
+const COSTS: Duration = Duration::from_millis(250);
 /// How long it may take until a new ring is read.
 const ADDED: Duration = Duration::from_secs(1);
 /// How long what is in the rings at the end is read.
@@ -146,6 +149,8 @@ impl DirectRunning {
             lineage: Arc::clone(&beginning.lineage),
             sender: EventSender::new(sender.clone()),
             first_cost,
+            cost: CurrentCost::default(),
+            costs_looked: Instant::now(),
             before: 0,
         };
         let _ = sender.send(Message::Live);
@@ -405,6 +410,16 @@ struct Ring {
 struct Meaningless;
 
 impl Ring {
+    /// What its agent says of how long it takes over events.
+    fn said(&self) -> Said {
+        let (calm, told) = self.reader.handled();
+        Said {
+            calm,
+            told,
+            events: self.reader.most_records(),
+        }
+    }
+
     /// Reads what was there when it began, and passes it on as events.
     fn read(
         &mut self,
@@ -515,6 +530,9 @@ struct Collector {
     sender: EventSender,
     /// As [`Rings::first_cost`].
     first_cost: Sender<Option<Cost>>,
+    /// What events cost as programs run, and when it was last looked for.
+    cost: CurrentCost,
+    costs_looked: Instant,
     /// Up to when everything had been written at the last round.
     before: u64,
 }
@@ -558,6 +576,7 @@ impl Collector {
             self.clock.advance();
         }
         self.tell_sums(&mut words, false);
+        self.tell_cost();
         self.give(u64::MAX);
         // Of those that did not come to be read.
         for ring in &mut self.rings {
@@ -623,7 +642,19 @@ impl Collector {
         let until = self.before.saturating_add(self.offset);
         self.give(until.min(unread.unwrap_or(u64::MAX)));
         self.before = now.saturating_sub(SLACK_NS);
+        if self.costs_looked.elapsed() >= COSTS {
+            self.costs_looked = Instant::now();
+            self.tell_cost();
+        }
         is_busy
+    }
+
+    /// Tells what events have cost so far, if that is news.
+    fn tell_cost(&mut self) {
+        let running = self.rings.iter().map(Ring::said);
+        if let Some(cost) = self.cost.news(running) {
+            self.sender.say(Message::EventCost(cost));
+        }
     }
 
     /// A process begins to tell. What it told before, as another program, is in rings of their own.
@@ -643,6 +674,10 @@ impl Collector {
         let is_new = self.known.insert(pid);
         if let Some(change) = change.or(is_new.then_some(ProcessChange::Fork)) {
             self.tell_of(pid, change, parent);
+        }
+        if rings.len() > 1 {
+            // A free-threaded build.
+            self.cost.is_partial();
         }
         self.rings.extend(rings);
     }
@@ -699,6 +734,9 @@ impl Collector {
                 }
             }
             if let Some(cost) = ring.decoder.cost.take() {
+                if let Some(cost) = cost {
+                    self.cost.in_calm(cost);
+                }
                 let _ = self.first_cost.try_send(cost);
             }
             let unreadable = std::mem::take(&mut ring.decoder.unreadable);
@@ -721,6 +759,7 @@ impl Collector {
         let gone: Vec<Ring> = self.rings.extract_if(.., is_left).collect();
         for mut ring in gone {
             let pid = ring.process.pid;
+            self.cost.ended(ring.said());
             if let (Some(tables), Some(table)) = (&mut self.tables, &mut ring.table) {
                 table.look();
                 tables.leave(pid, (table, &ring.decoder), self.clock.now());

@@ -605,6 +605,40 @@ fn without_the_tracer_s_cost_a_cheap_function_is_nearer_to_what_it_takes_untrace
     });
 }
 
+/// How far that is true, `benches/own-cost` measures.
+#[test]
+#[ignore = "needs uprobe events: run by tests/uprobes/run"]
+fn events_cost_more_where_what_they_need_is_in_no_cache_and_reports_know() {
+    leaves_nothing(|| {
+        let program = file("tests/programs/many_functions.py");
+        let dir = tempfile::tempdir().expect("a directory");
+        let trace = dir.path().join("run.json");
+        let trace = trace.to_str().expect("UTF-8");
+        let record = ["trace", "--engine", "direct", "--output", trace, "--"];
+        let cost = |line: Option<&str>| {
+            let line: Value = serde_json::from_str(line.expect("a line")).expect("JSON");
+            line["overhead_ns_per_event"].as_u64()
+        };
+        let costs = (0..20).find_map(|_| {
+            let many = [PYTHON_3_11, &program, "20000", "60000", "3"];
+            done(&[&record[..], &many].concat());
+            let written = std::fs::read_to_string(trace).expect("written");
+            // Not every beginning of a session has a calm moment.
+            let calm = cost(written.lines().next())?;
+            Some((calm, cost(written.lines().last())))
+        });
+        let (calm, really) = costs.expect("one of them had a calm moment");
+        assert!(
+            really > Some(calm + calm / 2),
+            "in calm {calm}, really {really:?}"
+        );
+        let report = done(&["report", "--json", trace]);
+        let table: Value = serde_json::from_str(&report.stdout).expect("JSON");
+        let known = table["account"]["overhead_ns_per_event"].as_u64();
+        assert_eq!(known, really, "{}", table["account"]);
+    });
+}
+
 /// A recording of parts.py with the agent alone, as a report.
 fn report_of_parts(directory: &std::path::Path, session: usize) -> Value {
     let program = file("tests/programs/parts.py");

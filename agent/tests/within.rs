@@ -453,20 +453,26 @@ fn one_that_runs_when_a_session_begins_is_told_from_there_on() {
 #[test]
 fn what_is_added_up_is_what_was_called_in_all_of_them() {
     for interpreter in traced() {
-        let (mut program, pystap) = begin(interpreter);
-        let session = Session::of_sums(pystap, inner());
-        program.run(
-            "for at in range(5): once(100)
-for thread in together([lambda: once(1000), lambda: once(1000, 'legacy'), lambda: once(1000)]): thread.join()",
-        );
-        let calls = session.summed();
         let name = interpreter.name();
+        // An interpreter waits for its ring for half a second, which can be too short on a machine that does other things. It says so.
+        let calls = (0..5).find_map(|_| {
+            let (mut program, pystap) = begin(interpreter);
+            let session = Session::of_sums(pystap, inner());
+            program.run(
+                "for at in range(5): once(100)
+for thread in together([lambda: once(1000), lambda: once(1000, 'legacy'), lambda: once(1000)]): thread.join()",
+            );
+            let calls = session.summed();
+            let is_whole = *session.missing.lock().unwrap() == 0;
+            session.stop();
+            assert_eq!(program.end(), Some(0), "{name}");
+            is_whole.then_some(calls)
+        });
+        let calls = calls.expect("one of five sessions had a ring for each");
         assert_eq!(calls.get("leaf"), Some(&3500), "{name}");
         assert_eq!(calls.get("failing"), Some(&3500), "{name}");
         assert_eq!(calls.get("suspended"), Some(&14000), "{name}");
         assert_eq!(calls.get("work"), Some(&8), "{name}");
-        session.stop();
-        assert_eq!(program.end(), Some(0), "{name}");
     }
 }
 

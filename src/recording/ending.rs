@@ -10,6 +10,8 @@ use crate::event::{Summary, json};
 
 /// Bytes at the end of a trace that was written as JSON in which its last line is looked for.
 const LAST_LINE: u64 = 1 << 16;
+/// Blocks that are passed over, at most: a recording has fewer, and a file that says otherwise is not worth the time.
+const MOST_BLOCKS: usize = 1 << 20;
 
 /// The summary of a recording, or of a trace that was written as JSON, without moving the place from which the file is read. Nothing
 /// where it has no end, cannot be read there, as a pipe, or is something else.
@@ -34,7 +36,7 @@ pub(crate) fn summary(file: &File) -> Option<Summary> {
 /// The block of the summary, found by going from the head of one block to the next.
 fn last_block(file: &File) -> Option<Vec<u8>> {
     let mut at = MAGIC.len() as u64 + size_of::<u32>() as u64;
-    loop {
+    for _ in 0..MOST_BLOCKS {
         let mut head = [0; BLOCK_HEAD];
         file.read_exact_at(&mut head, at).ok()?;
         let [kind, a, b, c, d, e, f, g, h] = head;
@@ -51,6 +53,7 @@ fn last_block(file: &File) -> Option<Vec<u8>> {
         }
         at += u64::from(packed);
     }
+    None
 }
 
 fn last_line(file: &File, length: u64) -> Option<Vec<u8>> {

@@ -1,6 +1,7 @@
 //! What is recorded is read back, and files that are truncated, damaged or not ours get a clear answer.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
@@ -144,6 +145,11 @@ fn a_file_without_an_end_and_one_of_something_else_say_nothing() {
         std::fs::write(file.path(), other).expect("written");
         assert_eq!(ending::summary(file.as_file()), None);
     }
+    // As many empty blocks as there is room for, and room for many.
+    let file = tempfile::tempfile().expect("a file");
+    (&file).write_all(&MAGIC).expect("written");
+    file.set_len(1 << 40).expect("a hole");
+    assert_eq!(ending::summary(&file), None);
     let (pipe, _writer) = std::io::pipe().expect("a pipe");
     let pipe = File::from(std::os::fd::OwnedFd::from(pipe));
     assert_eq!(ending::summary(&pipe), None);

@@ -189,8 +189,9 @@ fn system_calls_are_told_as_often_and_with_the_errors_that_the_program_makes() {
     let number = |name: &str| waits[0][name].as_f64().expect("a number") / 1e9;
     for time in ["total_ns", "off_cpu_ns"] {
         let told = number(time);
+        // Between reading its clock and waiting, the program can itself wait for a processor.
         assert!(
-            (took * 0.9..took * 1.02 + 0.001).contains(&told),
+            (took - 0.1..took * 1.02 + 0.001).contains(&told),
             "{told} of {took}"
         );
     }

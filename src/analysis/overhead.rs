@@ -102,6 +102,17 @@ pub struct Cost {
 }
 
 impl Cost {
+    /// That of an event, and what of a call and its return lies within the call: half of it where that is not known.
+    pub fn new(per_event: NonZeroU64, within_call: Option<u64>) -> Cost {
+        let both = per_event.get().saturating_mul(2);
+        let within = within_call.unwrap_or(per_event.get()).min(both);
+        Cost {
+            per_event,
+            within,
+            around: both - within,
+        }
+    }
+
     /// An event.
     pub fn per_event(self) -> NonZeroU64 {
         self.per_event
@@ -138,27 +149,19 @@ impl Overhead {
     pub fn of(session: &Session, raw: bool) -> Overhead {
         match session.overhead_ns_per_event {
             _ if raw => Overhead::Kept,
-            Some(per_event) => Overhead::taking(per_event, session.overhead_ns_within_call),
+            Some(per_event) => {
+                Overhead::Taken(Cost::new(per_event, session.overhead_ns_within_call))
+            }
             None => Overhead::Unknown,
         }
     }
 
-    /// The same when it is known better what an event costs, and what of a call and its return lies within the call.
-    pub fn refined(self, per_event: NonZeroU64, within_call: Option<u64>) -> Overhead {
+    /// The same when it is known better what events cost.
+    pub fn refined(self, cost: Cost) -> Overhead {
         match self {
             Overhead::Kept => Overhead::Kept,
-            Overhead::Unknown | Overhead::Taken(_) => Overhead::taking(per_event, within_call),
+            Overhead::Unknown | Overhead::Taken(_) => Overhead::Taken(cost),
         }
-    }
-
-    fn taking(per_event: NonZeroU64, within_call: Option<u64>) -> Overhead {
-        let both = per_event.get().saturating_mul(2);
-        let within = within_call.unwrap_or(per_event.get()).min(both);
-        Overhead::Taken(Cost {
-            per_event,
-            within,
-            around: both - within,
-        })
     }
 
     /// What events cost, where that is taken out.
@@ -223,12 +226,12 @@ mod tests {
 
     #[test]
     fn what_is_known_better_later_counts_unless_what_was_measured_is_wanted() {
-        let better = NonZeroU64::new(150).expect("more than nothing");
+        let better = Cost::new(NonZeroU64::new(150).expect("more than nothing"), Some(90));
         for before in [Overhead::Unknown, taken(100, Some(50))] {
-            let refined = before.refined(better, Some(90));
+            let refined = before.refined(better);
             assert_eq!(refined, taken(150, Some(90)));
         }
-        let kept = Overhead::Kept.refined(better, Some(90));
+        let kept = Overhead::Kept.refined(better);
         assert_eq!(kept, Overhead::Kept);
     }
 

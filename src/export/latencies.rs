@@ -7,9 +7,8 @@ use std::time::Duration;
 use super::intervals::{self, Intervals};
 use super::{End, Sink};
 use crate::analysis::latency::Latencies;
-use crate::analysis::overhead::Overhead;
+use crate::analysis::overhead::{Cost, Overhead};
 use crate::analysis::pairing::{Pairing, Step};
-use crate::engine::event_cost::Cost;
 use crate::event::hosts::Hosts;
 use crate::event::{Place, Session};
 use crate::script::filter::Glob;
@@ -80,7 +79,7 @@ impl<W: Write> Sink for Slow<W> {
     fn event_cost(&mut self, cost: Cost) {
         for latencies in [&mut self.all, &mut self.recent] {
             let overhead = latencies.overhead();
-            latencies.take_out(overhead.refined(cost.per_event, cost.within_call));
+            latencies.take_out(overhead.refined(cost));
         }
     }
 
@@ -180,10 +179,8 @@ mod tests {
         let mut sink = Box::new(Slow::new(&mut written, wanted, None, 3, true, false));
         sink.session(&Session::default()).expect("memory");
         for mut event in [call(1_000, "f"), returned(6_000, "f")] {
-            sink.event_cost(Cost {
-                per_event: NonZeroU64::new(700).expect("more than nothing"),
-                within_call: Some(500),
-            });
+            let per_event = NonZeroU64::new(700).expect("more than nothing");
+            sink.event_cost(Cost::new(per_event, Some(500)));
             let step = pairing.follow(&mut event).expect("an event");
             sink.step(&step).expect("memory");
         }

@@ -15,10 +15,10 @@ pub mod profile;
 
 use std::io::{self, Write};
 
+use crate::analysis::overhead::Cost;
 use crate::analysis::pairing::{Pairing, PairingRules, Step};
 use crate::analysis::totals::Rows;
 use crate::engine::Wish;
-use crate::engine::event_cost::Cost;
 use crate::event::{Event, Session, Summary, What};
 
 pub use output::{OpenError, Output};

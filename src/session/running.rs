@@ -20,11 +20,11 @@ use super::stop::{Stop, StopSignals};
 use super::strangers::Strangers;
 use super::thread_names::Naming;
 use crate::analysis::found::FieldsFound;
+use crate::analysis::overhead::Cost;
 use crate::analysis::pairing::Pairing;
 use crate::analysis::totals::About;
 use crate::clock::now;
 use crate::console::Console;
-use crate::engine::event_cost::Cost;
 use crate::engine::{Message, Running, Weight};
 use crate::event::allowance::ALL_NAMES;
 use crate::event::{Event, LossStage, ProcessChange, Summary, Text, What};
@@ -376,6 +376,7 @@ impl Run<'_> {
             }
             Message::Skipped(total) => self.pipe.losses.raise(LossStage::Probe, total),
             Message::EventCost(cost) => {
+                let cost = Cost::new(cost.per_event, cost.within_call);
                 self.cost = Some(cost);
                 self.session.sink.event_cost(cost);
             }
@@ -679,8 +680,8 @@ impl Run<'_> {
                 .as_mut()
                 .and_then(|launched| launched.try_wait().ok().flatten())
                 .map(|status| i32::from(status.exit_code())),
-            overhead_ns_per_event: self.cost.map(|it| it.per_event),
-            overhead_ns_within_call: self.cost.and_then(|it| it.within_call),
+            overhead_ns_per_event: self.cost.map(Cost::per_event),
+            overhead_ns_within_call: self.cost.map(Cost::within_call),
             ..Summary::default()
         };
         self.pipe.losses.fill(&mut summary);

@@ -10,12 +10,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use super::requests::{Back, Requests, Table, end_session};
 use super::{Batch, Snapshot, State, Tally, terminal};
+use crate::analysis::overhead::Cost;
 use crate::analysis::pairing::{Pairing, Step};
 use crate::analysis::totals::Rows;
 use crate::clock;
 use crate::console::Console;
 use crate::engine::Wish;
-use crate::engine::event_cost::Cost;
 use crate::event::Session;
 use crate::export::{End, Sink, is_closed};
 use crate::threads;

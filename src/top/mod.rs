@@ -32,10 +32,9 @@ use std::io;
 use crate::analysis::callers::Callers;
 use crate::analysis::collections::Collections;
 use crate::analysis::functions::Functions;
-use crate::analysis::overhead::Overhead;
+use crate::analysis::overhead::{Cost, Overhead};
 use crate::analysis::pairing::{Pairing, Step};
 use crate::analysis::totals::{Rows, Totals};
-use crate::engine::event_cost::Cost;
 use crate::event::hosts::Hosts;
 use crate::event::{ProcessChange, Session, What};
 use crate::export::{End, Sink};
@@ -167,7 +166,7 @@ impl Tally {
     pub fn event_cost(&mut self, cost: Cost) {
         let functions = &mut self.sums.functions;
         let overhead = functions.overhead();
-        functions.take_out(overhead.refined(cost.per_event, cost.within_call));
+        functions.take_out(overhead.refined(cost));
     }
 
     /// Counts an event with what pairing said of it.

@@ -769,14 +769,11 @@ fn what_events_cost_is_taken_out_of_all_times_once_it_is_known_and_stays_known()
     };
     let (net, raw) = own(&tally);
     assert_eq!(net, raw, "nobody knows yet");
-    let cost = Cost {
-        per_event: NonZeroU64::new(20).expect("more than nothing"),
-        within_call: None,
-    };
+    let cost = Cost::new(NonZeroU64::new(20).expect("more than nothing"), None);
     tally.tally.event_cost(cost);
     let (net, same) = own(&tally);
     assert!(net < raw && same == raw, "{net} of {raw}");
     tally.tally.reset(0);
     let overhead = tally.snapshot(2_000_000_000).functions.overhead();
-    assert_eq!(overhead, Overhead::Unknown.refined(cost.per_event, None));
+    assert_eq!(overhead, Overhead::Unknown.refined(cost));
 }

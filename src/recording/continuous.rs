@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::parts::{Every, Part, Parts, Rotation};
 use super::{SampleSink, Samples, Writer};
+use crate::analysis::overhead::Cost;
 use crate::analysis::pairing::{Pairing, PairingRules, Step};
 use crate::clock;
 use crate::event::loss::Losses;
@@ -31,6 +32,8 @@ pub(crate) struct Continuous {
     rules: PairingRules,
     process_rules: BTreeMap<u32, PairingRules>,
     session: Session,
+    /// What events have cost in the program so far, where that is known.
+    cost: Option<Cost>,
     /// The part that is written; `None` when the next one could not be opened.
     current: Option<Current>,
     /// What earlier parts could not write.
@@ -65,6 +68,7 @@ impl Continuous {
             rules,
             process_rules: BTreeMap::new(),
             session: Session::default(),
+            cost: None,
             current: None,
             unwritten: 0,
         }
@@ -111,6 +115,8 @@ impl Continuous {
         let end = clock::now();
         let mut summary = last.cloned().unwrap_or_else(|| Summary {
             ended: ENDED.to_owned(),
+            overhead_ns_per_event: self.cost.map(Cost::per_event),
+            overhead_ns_within_call: self.cost.map(Cost::within_call),
             ..Summary::default()
         });
         summary.ts = end;
@@ -210,6 +216,10 @@ impl Sink for Continuous {
             Every::Bytes(_) => self.turn(0).map(drop),
             Every::Time(_) => Ok(()),
         }
+    }
+
+    fn event_cost(&mut self, cost: Cost) {
+        self.cost = Some(cost);
     }
 
     fn tick(&mut self, now: u64, _pairing: &Pairing) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! Recordings in parts, with real files.
 
 use std::fs::{self, File};
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -9,6 +10,7 @@ use super::*;
 use crate::analysis::testing::{call, event, returned};
 use crate::event::{Event, LossStage};
 use crate::recording::Reader;
+use crate::recording::ending;
 use crate::recording::parts::{self, OnSlow};
 
 const SECOND: u64 = 1_000_000_000;
@@ -89,6 +91,27 @@ fn read(directory: &Path) -> Reader<File> {
 
 fn events(reader: &mut Reader<File>) -> Vec<Event> {
     std::iter::from_fn(|| reader.event().expect("an event")).collect()
+}
+
+#[test]
+fn a_part_that_is_complete_says_what_events_have_cost_until_then() {
+    let dir = TempDir::new().expect("a directory");
+    let mut sink = begun(dir.path(), rotation("1m", 24, &[]));
+    let per_event = NonZeroU64::new(150).expect("more than nothing");
+    sink.event_cost(Cost::new(per_event, Some(90)));
+    let later = clock::now() + 61 * SECOND;
+    assert!(sink.turn(later).expect("another part"));
+    let said: Vec<_> = parts::latest(dir.path())
+        .expect("parts")
+        .files
+        .iter()
+        .map(|file| ending::summary(&File::open(file).expect("a file")))
+        .collect();
+    let [Some(complete), None] = &said[..] else {
+        panic!("{said:?}");
+    };
+    assert_eq!(complete.overhead_ns_per_event, Some(per_event));
+    assert_eq!(complete.overhead_ns_within_call, Some(90));
 }
 
 #[test]

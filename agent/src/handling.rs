@@ -7,8 +7,8 @@
 use pystap_ring::Handled;
 
 use crate::gil::Guarded;
+use crate::ring;
 use crate::shards::Shard;
-use crate::{live, ring};
 
 /// Every how many events of the program one is timed: few enough to cost nothing, and a prime number, so that it is not always the
 /// same in what a program does in turns.
@@ -68,10 +68,6 @@ unsafe fn add(begun: u64, is_told: bool) {
     let (Some(now), true) = (ring::now(Shard::ONLY), (*handling).every > 0) else {
         return;
     };
-    // In the child of a fork, the ring is still the parent's as long as no session is on.
-    if !live::is_here() {
-        return;
-    }
     (*handling).left = (*handling).every;
     let took = now.saturating_sub(begun);
     let calm = (*handling).calm;
@@ -141,11 +137,6 @@ pub(crate) unsafe fn go_on() {
         (*handling).every = EVERY;
         (*handling).left = EVERY;
     }
-}
-
-/// In the child of a fork, where the session goes on.
-pub(crate) unsafe fn fork() {
-    (*HANDLING.get()).told = NOTHING;
 }
 
 /// Times none any longer.

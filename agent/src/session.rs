@@ -234,7 +234,6 @@ pub(crate) unsafe fn has_ring() -> bool {
 /// In a fork's child, where the session goes on: it counts anew, and the stacks are those of a new process.
 pub(crate) unsafe fn fork() {
     live::go_on();
-    handling::fork();
     profile::fork();
     stacks::forget();
     switches::fork();

@@ -13,7 +13,7 @@ use crate::engine::event_cost::Cost;
 
 /// Events that were timed before anything is said of them.
 const FEWEST: u64 = 64;
-/// An event takes at least as long as in calm, and is no event that was handled any more where it takes longer than this.
+/// How many times as long as in calm events take at most, whatever an agent says. They never take less.
 const MOST: f64 = 64.0;
 /// What differs by less from what was said last is not worth a word.
 const NEWS: f64 = 0.05;

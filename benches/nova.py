@@ -18,9 +18,13 @@ largest exact share of the time of their own the three shares are told, without 
 for work. What calls are traced with is in the first two, but for what pystap knows and takes out of the exact ones; the third are those of a
 program that is not traced.
 
+Before that it is told what an event costs there: by pystap, and really, which is the processor time that the workers take more in a turn in
+which every call is recorded than in one in which none is, divided by calls and returns. One turn of each is not many.
+
 Usage: nova.py TURNS ROUNDS [WAY…], all ways unless some are named, with PYSTAP and NOVA_TREE in the environment.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -62,21 +66,57 @@ def latency():
 def while_running(command, words):
     """The same while a tool runs, from when it has said these words; and its last line."""
     with tempfile.TemporaryFile("w+") as said:
-        tool = subprocess.Popen(command, stdout=said, stderr=said)
-        end = time.monotonic() + 60
-        while words not in text(said):
-            if tool.poll() is not None or time.monotonic() > end:
-                sys.exit(f"{command} did not begin: {text(said)}")
-            time.sleep(0.1)
-        took = latency()
-        tool.send_signal(signal.SIGINT)
-        tool.wait()
+        with running(command, words, said):
+            took = latency()
         return took, text(said).strip().rsplit("\n", 1)[-1]
+
+
+@contextlib.contextmanager
+def running(command, words, said):
+    """A tool that runs, from when it has said these words into a file until it is interrupted and has ended."""
+    tool = subprocess.Popen(command, stdout=said, stderr=said)
+    end = time.monotonic() + 60
+    while words not in text(said):
+        if tool.poll() is not None or time.monotonic() > end:
+            sys.exit(f"{command} did not begin: {text(said)}")
+        time.sleep(0.1)
+    yield
+    tool.send_signal(signal.SIGINT)
+    tool.wait()
 
 
 def text(file):
     file.seek(0)
     return file.read()
+
+
+def processor_time():
+    """That the conductor and its workers have taken so far, in nanoseconds."""
+    ps = json.loads(subprocess.check_output([PYSTAP, "ps", "nova", "--json"], stderr=subprocess.DEVNULL))
+    total = 0
+    for process in ps:
+        tasks = f"/proc/{process['pid']}/task"
+        for task in os.listdir(tasks):
+            with open(f"{tasks}/{task}/schedstat") as stat:
+                total += int(stat.read().split()[0])
+    return total
+
+
+def event_cost():
+    """What an event costs in nova: by pystap, and by the processor time of a turn with events and of one without; nanoseconds."""
+    begun = processor_time()
+    latency()
+    untraced = processor_time() - begun
+    with tempfile.TemporaryDirectory() as directory, tempfile.TemporaryFile("w+") as said:
+        recording = os.path.join(directory, "calls")
+        tracer = [PYSTAP, "record", "--service", "nova", "--engine", "direct", "-o", recording]
+        with running(tracer, "live, tracing", said):
+            begun = processor_time()
+            latency()
+            traced = processor_time() - begun
+        table = report(recording)
+    events = 2 * sum(row["calls"] for row in table["functions"])
+    return table["account"].get("overhead_ns_per_event"), (traced - untraced) / events
 
 
 def both():
@@ -85,16 +125,8 @@ def both():
         calls, samples, alone = (os.path.join(directory, name) for name in ("calls", "samples", "alone"))
         sampler = [PYSTAP, "record", "--sample=500", "--service", "nova", "-o"]
         tracer = [PYSTAP, "record", "--service", "nova", "--engine", "direct", "-o", calls]
-        with tempfile.TemporaryFile("w+") as said:
-            tool = subprocess.Popen(tracer, stdout=said, stderr=said)
-            end = time.monotonic() + 60
-            while "live, tracing" not in text(said):
-                if tool.poll() is not None or time.monotonic() > end:
-                    sys.exit(f"{tracer} did not begin: {text(said)}")
-                time.sleep(0.1)
+        with tempfile.TemporaryFile("w+") as said, running(tracer, "live, tracing", said):
             while_running([*sampler, samples], "sampling;")
-            tool.send_signal(signal.SIGINT)
-            tool.wait()
         while_running([*sampler, alone], "sampling;")
         calls = functions(calls)
         # What they take of a processor is idleness by calls, and none by samples.
@@ -110,9 +142,13 @@ def measured(row):
     return row["self_ns"] - row["idle_ns"]
 
 
+def report(recording):
+    command = [PYSTAP, "report", "--json", "--limit", "1000000", recording]
+    return json.loads(subprocess.check_output(command, stderr=subprocess.DEVNULL))
+
+
 def functions(recording):
-    report = [PYSTAP, "report", "--json", "--limit", "1000000", recording]
-    return json.loads(subprocess.check_output(report, stderr=subprocess.DEVNULL))["functions"]
+    return report(recording)["functions"]
 
 
 def name(row):
@@ -131,6 +167,8 @@ def shares(rows, own, wait):
 
 
 def compare():
+    said, really = event_cost()
+    print(f"\nan event: {said or 'unknown'} ns by pystap, {really:.0f} ns by the processor time of the workers")
     exact, sampled, alone = both()
     heaviest = sorted(exact, key=exact.get, reverse=True)[:20]
     print(f"\n{'exact':>6}{'sampled':>9}{'alone':>9}  function")

@@ -10,6 +10,7 @@ were lost are left out, because nothing is known of what these cost. Of the othe
 
 - cost: nanoseconds that an event costs, as pystap measured it when the session began; with the least and the most of all rounds
 - really: nanoseconds that it cost, by the program's own clock, in the part that has most events
+- loop: how many times as long the part that calls nothing takes, which has no events but its own
 - leaf: the share of the function that does nothing in the part that calls nothing else, in percent: untraced, by samples of
   `pystap record --sample`, then as it was measured, and without the tracer's cost
 - then for each part its share of the time of all parts, in percent: true, as it was measured, and without the tracer's cost
@@ -117,6 +118,7 @@ def round_of(python, options, directory, true):
     return {
         "cost": table["account"].get("overhead_ns_per_event"),
         "really": more / own[busiest]["events"],
+        "loop": own["steady"]["least_ns"] / true["steady"]["least_ns"],
         "leaf": {"raw": of_leaf(table, ""), "net": of_leaf(table, "net_")},
         "true": shares(true, lambda part: true[part]["least_ns"]),
         "raw": shares(own, lambda part: raw[part]),
@@ -171,6 +173,7 @@ def row(name, rounds, samples):
     costs = [each["cost"] for each in rounds if each["cost"]]
     cost = f"{statistics.median(costs):.0f} ({min(costs)} to {max(costs)})" if costs else "unknown"
     cells = [name, cost, f"{statistics.median(each['really'] for each in rounds):.0f}"]
+    cells.append(f"{statistics.median(each['loop'] for each in rounds):.1f}")
     leaf = [statistics.median(samples), *(median_of(rounds, "leaf", key) for key in ("raw", "net"))]
     cells.append(" / ".join(f"{share:.1f}" for share in leaf))
     wrong = {"raw": 0.0, "net": 0.0}
@@ -185,7 +188,7 @@ def row(name, rounds, samples):
 
 def main():
     parts = list(untraced(sys.executable))
-    columns = ["Python, engine", "cost", "really", "leaf", *parts, "wrong"]
+    columns = ["Python, engine", "cost", "really", "loop", "leaf", *parts, "wrong"]
     print("|", " | ".join(columns), "|")
     print("|---" * len(columns) + "|", flush=True)
     with tempfile.TemporaryDirectory() as directory:

@@ -20,6 +20,8 @@ mod dump;
 pub mod elf;
 pub mod engine;
 pub mod event;
+#[cfg(test)]
+mod executable;
 pub mod export;
 mod failure;
 pub mod field;

@@ -539,6 +539,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+    use crate::executable;
 
     /// A virtual environment of Debian 12's Python, without pip.
     fn environment() -> (tempfile::TempDir, PathBuf) {
@@ -650,12 +651,11 @@ mod tests {
         let (directory, python) = environment();
         let shim = directory.path().join("python");
         let text = format!("#!/bin/sh\nexec {} \"$@\"\n", python.display());
-        fs::write(&shim, text).expect("written");
-        fs::set_permissions(&shim, fs::Permissions::from_mode(0o755)).expect("set");
+        executable::script(&text, &shim);
         let behind = Environment::of(&shim).expect("a supported Python");
         let plain = Environment::of(&python).expect("a supported Python");
         assert_eq!(behind.site, plain.site);
-        fs::write(&shim, "#!/bin/sh\necho \"$0\"\n").expect("written");
+        executable::script("#!/bin/sh\necho \"$0\"\n", &shim);
         let error = Environment::of(&shim).expect_err("refused").to_string();
         assert!(error.contains("another script"), "{error}");
     }

@@ -316,6 +316,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, chown};
 
     use super::*;
+    use crate::executable;
 
     #[test]
     #[ignore = "needs root: run by scripts/test-here"]
@@ -325,7 +326,7 @@ mod tests {
             directory.path().join("python"),
             directory.path().join("canary"),
         );
-        fs::write(&script, format!("#!/bin/sh\ntouch {}\n", canary.display())).expect("written");
+        executable::script(&format!("#!/bin/sh\ntouch {}\n", canary.display()), &script);
         fs::set_permissions(&script, fs::Permissions::from_mode(0o777)).expect("set");
         let error = ask(&script, &[], None, Duration::from_secs(10)).expect_err("refused");
         assert!(matches!(error, AskError::Held(_)), "{error}");
@@ -343,8 +344,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let script = directory.path().join("python");
         let text = "#!/bin/sh\nsleep 1000 >&- 2>&- &\necho $!\n";
-        fs::write(&script, text).expect("written");
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("set");
+        executable::script(text, &script);
         let said = ask(&script, &[], None, Duration::from_secs(30)).expect("an answer");
         let left = String::from_utf8_lossy(&said.output).trim().to_owned();
         let end = Instant::now() + Duration::from_secs(10);

@@ -147,19 +147,17 @@ fn present_but_not_executable(command: &OsStr) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use tempfile::TempDir;
 
     use super::*;
+    use crate::executable;
 
     const PYTHON: &str = "/usr/bin/python3.11";
 
     fn script(name: &str, text: &str) -> (TempDir, PathBuf) {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join(name);
-        fs::write(&path, text).expect("written");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
+        executable::script(text, &path);
         (directory, path)
     }
 
@@ -203,8 +201,7 @@ mod tests {
     fn scripts_that_name_each_other_end() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("loop");
-        fs::write(&path, format!("#!{}\n", path.display())).expect("written");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
+        executable::script(&format!("#!{}\n", path.display()), &path);
         assert!(interpreters_of_program(&path).expect("no error").is_none());
     }
 

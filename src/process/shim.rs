@@ -83,20 +83,18 @@ fn path_in(said: &Said) -> Result<PathBuf, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
     use std::process::Command;
 
     use tempfile::TempDir;
 
     use super::*;
+    use crate::executable;
 
     /// A directory with a shim called `python3`.
     fn shim(body: &str) -> (TempDir, PathBuf) {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("python3");
-        fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("written");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
+        executable::script(&format!("#!/bin/sh\n{body}\n"), &path);
         (directory, path)
     }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::*;
+use crate::executable;
 use crate::python::waiting::{PROGRAM, PYTHON, Waiting};
 
 fn resolve(selection: Selection) -> Targets {
@@ -121,7 +122,7 @@ fn a_pattern_that_finds_nobody_is_an_error_with_the_pattern_in_it() {
 fn a_repeated_search_finds_who_came_since_and_does_not_mind_that_nobody_did() {
     let directory = tempfile::tempdir().expect("a directory");
     let copy = directory.path().join("python3.11");
-    std::fs::copy(PYTHON, &copy).expect("copied");
+    executable::copy(PYTHON, &copy);
     let selection = Selection {
         pattern: pattern("who-comes-later-[0-9]"),
         ..Selection::default()
@@ -175,7 +176,7 @@ fn a_pattern_never_finds_an_ancestor_of_pystap() {
 fn an_interpreter_selects_everyone_who_runs_that_very_file() {
     let directory = tempfile::tempdir().expect("a directory");
     let copy = directory.path().join("python3.11");
-    std::fs::copy(PYTHON, &copy).expect("copied");
+    executable::copy(PYTHON, &copy);
     let link = directory.path().join("python3");
     std::os::unix::fs::symlink(&copy, &link).expect("a link");
     let (one, two) = (
@@ -199,7 +200,7 @@ fn an_interpreter_selects_everyone_who_runs_that_very_file() {
 fn an_interpreter_that_nobody_runs_yet_still_selects_those_to_come() {
     let directory = tempfile::tempdir().expect("a directory");
     let copy = directory.path().join("python3.11");
-    std::fs::copy(PYTHON, &copy).expect("copied");
+    executable::copy(PYTHON, &copy);
     let targets = resolve(Selection {
         python: vec![copy],
         ..Selection::default()
@@ -213,7 +214,7 @@ fn an_interpreter_that_nobody_runs_yet_still_selects_those_to_come() {
 fn a_process_that_runs_another_interpreter_than_the_one_named_is_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     let copy = directory.path().join("python3.11");
-    std::fs::copy(PYTHON, &copy).expect("copied");
+    executable::copy(PYTHON, &copy);
     let python = Waiting::python(Path::new(PYTHON), &["x"]);
     let error = Selection {
         pids: vec![python.pid()],

@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::command::{PYTHON, command, end, file, run};
+use crate::executable;
 
 /// The other user.
 const USER: u32 = 54321;
@@ -58,8 +59,7 @@ impl Neighbours {
             open = self.user("open").display(),
             precious = self.root("precious").display(),
         );
-        fs::write(&path, text).expect("written");
-        mode(&path, 0o755);
+        executable::script(&text, &path);
         owned(&path);
         path
     }
@@ -371,8 +371,7 @@ fn templates_and_services_in_another_users_home_are_not_roots() {
 fn tools(directory: &Path) {
     for name in ["stap", "staprun"] {
         let path = directory.join(name);
-        fs::copy(file("tests/fake/tool"), &path).expect("copied");
-        mode(&path, 0o755);
+        executable::copy(file("tests/fake/tool"), &path);
         fs::write(directory.join(format!("{name}.status")), "0").expect("written");
     }
     let module = directory.join("stap_0123_1.ko");
@@ -581,7 +580,7 @@ fn systemtap_is_refused_where_the_marks_would_end_a_bystander() {
     let directory = tempfile::tempdir().expect("a directory");
     // A file of its own, so that no other process is a bystander.
     let python = directory.path().join("python3.11");
-    fs::copy(PYTHON, &python).expect("copied");
+    executable::copy(PYTHON, &python);
     let inside = directory.path().join(OsStr::from_bytes(b"caf\xe9"));
     fs::create_dir(&inside).expect("made");
     tools(directory.path());

@@ -14,6 +14,7 @@ use pystap::recording::Writer;
 use serde_json::Value;
 
 use crate::command::{Ended, PYTHON, measured};
+use crate::executable;
 
 /// Most kilobytes that any export or report uses.
 const MOST: u64 = 256 << 10;
@@ -294,10 +295,13 @@ fn files_of_a_gigabyte_that_are_called_python_cost_no_more_than_others() {
         .map(|number| {
             let path = dir.path().join(format!("{number}/python3.11"));
             fs::create_dir(path.parent().expect("a directory")).expect("made");
-            fs::copy(PYTHON, &path).expect("copied");
-            let file = fs::File::options().write(true).open(&path).expect("ours");
-            file.set_len(1 << 30).expect("a sparse file");
-            drop(file);
+            executable::copy(PYTHON, &path);
+            // A sparse file; not by this process, which would make it busy.
+            let grown = Command::new("truncate")
+                .arg("--size=1G")
+                .arg(&path)
+                .status();
+            assert!(grown.expect("coreutils").success());
             let child = Command::new(&path)
                 .args(["-S", "-c", "input()", "a-gigabyte-of-python"])
                 .stdin(Stdio::piped())

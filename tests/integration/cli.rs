@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::process::geteuid;
 
 use crate::command::{Ended, PYTHON, Waiting, command, end, file, pystap, pystap_with, run};
+use crate::executable;
 use crate::tracing::eventually;
 
 /// Fails with a one-line error that contains these words, and with this exit code.
@@ -141,7 +142,7 @@ fn without_any_power(directory: &tempfile::TempDir) -> Command {
     );
     std::os::unix::fs::chown(directory.path(), Some(65533), Some(65533)).expect("given away");
     let copy = directory.path().join("pystap");
-    fs::copy(pystap(), &copy).expect("copied");
+    executable::copy(pystap(), &copy);
     let mut command = Command::new("setpriv");
     command
         .args(["--reuid=65533", "--regid=65533", "--clear-groups"])
@@ -822,7 +823,7 @@ fn where_no_engine_can_run_the_doctors_findings_are_shown_with_their_fixes() {
     let place = tempfile::tempdir().expect("a directory");
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("ours");
     let copy = place.path().join("pystap");
-    fs::copy(pystap(), &copy).expect("copied");
+    executable::copy(pystap(), &copy);
     let mut command = Command::new("setpriv");
     if geteuid().is_root() {
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);

@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
 use crate::command::{Ended, PYTHON, Waiting, command, file, pystap_with, run};
+use crate::executable;
 
 fn facts(name: &str) -> String {
     file(&format!("tests/data/hosts/{name}.json"))
@@ -225,12 +225,10 @@ fn a_fix_script_stops_where_a_command_fails_and_says_what_it_was_to_mend() {
     let script = pystap_with(&["doctor", "--facts", &facts("fedora-43"), "--fix-script"]).stdout;
     let directory = tempfile::tempdir().expect("a directory");
     let dnf = directory.path().join("dnf");
-    fs::write(
-        &dnf,
+    executable::script(
         "#!/bin/sh\necho '403 Forbidden by the proxy' >&2\nexit 1\n",
-    )
-    .expect("written");
-    fs::set_permissions(&dnf, fs::Permissions::from_mode(0o755)).expect("set");
+        &dnf,
+    );
     let path = format!("{}:/usr/bin:/bin", directory.path().display());
     let ended = run(Command::new("sh")
         .args(["-c", &script])
@@ -253,8 +251,7 @@ fn a_fix_script_stops_where_a_command_fails_and_says_what_it_was_to_mend() {
 fn a_stap_that_does_not_work_is_named_and_nothing_fails() {
     let directory = tempfile::tempdir().expect("a directory");
     let stap = directory.path().join("stap");
-    fs::copy(file("tests/fake/tool"), &stap).expect("copied");
-    fs::set_permissions(&stap, fs::Permissions::from_mode(0o755)).expect("set");
+    executable::copy(file("tests/fake/tool"), &stap);
     let (_, report) = examined(&["--stap", stap.to_str().expect("UTF-8")]);
     if Path::new("/proc/modules").exists() {
         assert_eq!(

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::executable;
+
 const PYSTAP: &str = env!("CARGO_BIN_EXE_pystap");
 const PYTHON: &str = "/usr/bin/python3.11";
 const PROGRAM: &str = include_str!("../programs/dump.py");
@@ -479,7 +481,7 @@ fn a_user_who_may_not_look_is_told_what_to_do() {
     // Elsewhere the path to the program may be closed to others.
     let directory = tempfile::tempdir_in("/tmp").expect("a directory");
     let program = directory.path().join("pystap");
-    fs::copy(PYSTAP, &program).expect("copied");
+    executable::copy(PYSTAP, &program);
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(directory.path(), open).expect("opened");
     let mut child = Command::new(PYTHON)

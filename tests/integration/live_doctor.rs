@@ -2,13 +2,14 @@
 //! each test restores what it broke, even when it fails.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 
 use crate::command::{Ended, command, run};
+use crate::executable;
 use crate::live::Script;
 use crate::tracing::leaves_nothing;
 
@@ -154,13 +155,11 @@ fn debugfs_that_is_not_mounted_is_a_warning() {
 fn an_old_stap_is_known_to_fail_before_it_is_tried() {
     let directory = tempfile::tempdir().expect("a directory");
     let stap = directory.path().join("stap");
-    fs::write(
-        &stap,
+    executable::script(
         "#!/bin/sh\necho 'Systemtap translator/driver (version 4.8/0.188, Debian version 4.8-2)'\n\
          echo 'tested kernel versions: 2.6.32 ... 6.1.0-rc3'\n",
-    )
-    .expect("written");
-    fs::set_permissions(&stap, fs::Permissions::from_mode(0o755)).expect("set");
+        &stap,
+    );
     symlink("/usr/bin/staprun", directory.path().join("staprun")).expect("a link");
     let (ended, report) = doctor(&["--stap", stap.to_str().expect("UTF-8")]);
     assert_eq!(ended.code, 3);

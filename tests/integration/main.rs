@@ -7,6 +7,8 @@ mod cli;
 mod command;
 mod doctor;
 mod dump;
+#[path = "../../src/executable.rs"]
+mod executable;
 mod fields;
 mod formats;
 mod ground_truth;

@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::dump::interpreters;
+use crate::executable;
 use crate::terminal::Terminal;
 
 const PYSTAP: &str = env!("CARGO_BIN_EXE_pystap");
@@ -767,7 +768,7 @@ fn a_user_who_may_not_watch_is_told_what_to_do() {
     // Elsewhere the path to the program may be closed to others.
     let directory = tempfile::tempdir_in("/tmp").expect("a directory");
     let program = directory.path().join("pystap");
-    fs::copy(PYSTAP, &program).expect("copied");
+    executable::copy(PYSTAP, &program);
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(directory.path(), open).expect("opened");
     let mut python = Command::new(PYTHON);

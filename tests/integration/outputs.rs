@@ -29,6 +29,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::command::{Ended, PYTHON, command, end, file, run};
+use crate::executable;
 
 const BOUND: Duration = Duration::from_secs(60);
 
@@ -487,7 +488,7 @@ fn files_of_evil_names_are_listed_and_refused_harmlessly() {
         assert_eq!(missing.stderr.lines().count(), 1, "{missing:?}");
         terminal_shows(&missing.stderr);
 
-        fs::copy("/bin/true", &path).expect("copied");
+        executable::copy("/bin/true", &path);
         let listed = pystap(&["marks".as_ref(), path.as_os_str()]);
         assert_eq!(listed.code, 0, "{listed:?}");
         terminal_shows(&listed.stdout);

@@ -13,6 +13,7 @@ use pystap::engine::stap::arguments;
 use pystap::script::Tapsets;
 
 use crate::command::{Ended, PYTHON, Waiting, command, file, kinds, run};
+use crate::executable;
 use crate::live;
 
 /// Names that a user may give to filters, and that break a naive script: quotes, escapes, wildcards, format directives,
@@ -251,7 +252,7 @@ fn top_without_kernel_totals_has_the_script_of_trace() {
 fn an_interpreter_at_an_odd_path_passes_stap() {
     let directory = tempfile::tempdir().expect("a directory");
     let odd = directory.path().join(r#"my "python" 3% \ $x é"#);
-    fs::copy(PYTHON, &odd).expect("copied");
+    executable::copy(PYTHON, &odd);
     let odd = odd.to_str().expect("UTF-8");
     let text = script(["--python", odd, "--events", "call,return,gc,import,audit"]);
     must_pass("-p2", &text, odd);
@@ -262,7 +263,7 @@ fn an_interpreter_at_an_odd_path_passes_stap() {
 fn processes_of_two_interpreters_in_one_script_pass_stap() {
     let directory = tempfile::tempdir().expect("a directory");
     let other = directory.path().join("python3.11");
-    fs::copy(PYTHON, &other).expect("copied");
+    executable::copy(PYTHON, &other);
     let (one, two) = (Waiting::start(PYTHON), Waiting::start(&other));
     let [one, two] = [one.pid(), two.pid()].map(|pid| pid.to_string());
     let text = script(["-p", &one, "-p", &two]);

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -12,6 +11,8 @@ use pystap::command::hold::CANNOT_EXECUTE;
 use pystap::process::{Conditions, Launched, Status, Watch};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
+
+use crate::executable;
 
 const PYSTAP: &str = env!("CARGO_BIN_EXE_pystap");
 const PYTHON: &str = "/usr/bin/python3.11";
@@ -178,8 +179,7 @@ fn a_command_is_called_by_the_name_that_was_typed() {
 fn a_command_that_cannot_be_executed_says_why() {
     let directory = tempfile::tempdir().expect("a directory");
     let broken = directory.path().join("broken");
-    fs::write(&broken, "#!/nonexistent/interpreter\n").expect("written");
-    fs::set_permissions(&broken, fs::Permissions::from_mode(0o755)).expect("executable");
+    executable::script("#!/nonexistent/interpreter\n", &broken);
     let child = held_by_hand(&[&broken.to_string_lossy()]);
     release(&child);
     let output = child.wait_with_output().expect("it ends");

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -17,6 +16,7 @@ use pystap::event::{Event, LossStage, What};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::command::{Ended, PYTHON, command, end, file, run};
+use crate::executable;
 
 /// A directory with a stand-in for stap and one for staprun.
 struct Tools(tempfile::TempDir);
@@ -27,8 +27,7 @@ impl Tools {
         let tools = Tools(tempfile::tempdir().expect("a directory"));
         for name in ["stap", "staprun"] {
             let path = tools.path(name);
-            fs::copy(file("tests/fake/tool"), &path).expect("copied");
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
+            executable::copy(file("tests/fake/tool"), &path);
             tools.write(&format!("{name}.status"), b"0");
         }
         tools.write("stap_0123_1.ko", b"not a module");
@@ -471,7 +470,7 @@ fn a_bundle_that_does_not_fit_says_why_in_a_sentence_before_anything_is_loaded()
 
     // One of another build does not understand it.
     let staprun = tools.path("staprun");
-    fs::write(&staprun, "#!/bin/sh\nexit 1\n").expect("written");
+    executable::script("#!/bin/sh\nexit 1\n", &staprun);
     let ended = with(&bundle, &[]);
     assert_eq!(ended.code, 3, "{ended:?}");
     let message = ended.only_error();

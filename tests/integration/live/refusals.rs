@@ -15,6 +15,7 @@ use super::Service;
 use super::agent::leaves_nothing_at_all;
 use super::installed::environment;
 use crate::command::{Ended, command, file, pystap, run};
+use crate::executable;
 use crate::tracing::{Tracing, Way, trace};
 
 const PYTHON_3_13: &str = "/usr/bin/python3.13";
@@ -102,7 +103,7 @@ fn a_deleted_interpreter_is_entered_all_the_same() {
     leaves_nothing_at_all(|| {
         let directory = tempfile::tempdir().expect("a directory");
         let python = directory.path().join("python3.14");
-        fs::copy(PYTHON_3_14, &python).expect("copied");
+        executable::copy(PYTHON_3_14, &python);
         let named = python.to_str().expect("UTF-8");
         let mut service = Service::start_with(named, TICKING, &["0.01"]);
         fs::remove_file(&python).expect("removed");

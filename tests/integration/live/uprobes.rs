@@ -34,6 +34,7 @@ use super::{
     Service, arguments_are_exact, calls_and_returns_are_exact, calls_of, instances_are_exact,
 };
 use crate::command::{command, file, run};
+use crate::executable;
 use crate::tracing::{Traced, Tracing, Way, eventually, groups, leaves_nothing, numbers, trace};
 
 /// Debian 12's own.
@@ -331,7 +332,7 @@ fn an_interpreter_that_was_replaced_under_a_running_process_is_still_traced() {
     leaves_nothing(|| {
         let directory = tempfile::tempdir().expect("a directory");
         let python = directory.path().join("my python #3.11");
-        fs::copy(PYTHON_3_11, &python).expect("copied");
+        executable::copy(PYTHON_3_11, &python);
         let mut service = Service::start_with(
             python.to_str().expect("UTF-8"),
             "tests/programs/counts.py",

@@ -2,7 +2,6 @@
 //! machine's processes, so that one process is one on each host, with one and the same id.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,6 +15,7 @@ use serde_json::Value;
 use super::super::Service;
 use super::PYTHON_3_11;
 use crate::command::{Ended, command, pystap, run};
+use crate::executable;
 use crate::tracing::{eventually, leaves_nothing};
 
 /// What tells the namespaces of tests that run at the same time apart.
@@ -481,8 +481,7 @@ fn what_is_on_a_host_instead_of_pystap_is_told_in_one_line_with_what_to_do() {
     let network = Network::of(1);
     let script = |name: &str, text: &str| {
         let path = network.file(name);
-        fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("written");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("ours");
+        executable::script(&format!("#!/bin/sh\n{text}\n"), &path);
         path.display().to_string()
     };
     let greeting = "echo 'pystap-on-host 1 0.0.1'";

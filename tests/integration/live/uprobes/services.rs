@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::super::Service;
 use super::PYTHON_3_11;
 use crate::command::{command, file, run};
+use crate::executable;
 use crate::terminal::Terminal;
 use crate::tracing::{Tracing, eventually, leaves_nothing};
 
@@ -68,7 +69,7 @@ fn workers_that_appear_join_those_that_end_leave_and_both_is_said_with_their_nam
 fn copied() -> (tempfile::TempDir, String) {
     let directory = tempfile::tempdir().expect("a directory");
     let copy = directory.path().join("python3.11");
-    fs::copy(PYTHON_3_11, &copy).expect("copied");
+    executable::copy(PYTHON_3_11, &copy);
     let path = copy.to_str().expect("UTF-8").to_owned();
     (directory, path)
 }

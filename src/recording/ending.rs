@@ -15,7 +15,7 @@ const MOST_BLOCKS: usize = 1 << 20;
 
 /// The summary of a recording, or of a trace that was written as JSON, without moving the place from which the file is read. Nothing
 /// where it has no end, cannot be read there, as a pipe, or is something else.
-pub(crate) fn summary(file: &File) -> Option<Summary> {
+pub fn summary(file: &File) -> Option<Summary> {
     let length = file
         .metadata()
         .ok()

@@ -16,7 +16,7 @@
 mod ahead;
 mod code;
 mod continuous;
-pub(crate) mod ending;
+pub mod ending;
 pub(crate) mod parts;
 mod reader;
 mod samples;

@@ -165,6 +165,27 @@ fn coroutines_of_many_tasks_are_counted_once_each_with_what_is_told_between_thei
 }
 
 #[test]
+fn a_call_that_ends_while_another_greenlet_waits_in_one_is_counted() {
+    let (method, status) = (
+        |name| [("method", named(name))],
+        |code| [("status", FieldValue::Integer(code))],
+    );
+    for waiting in [1, 0] {
+        let json = of(vec![
+            in_context(waiting, 100, with(&method("slow"), call(0, "handle"))),
+            in_context(2, 110, with(&method("fast"), call(0, "handle"))),
+            in_context(2, 120, returned(0, "handle")),
+            // Of a greenlet in which no call is counted: it tells nothing of others.
+            in_context(3, 130, with(&status(500), call(0, "answer"))),
+            in_context(3, 140, returned(0, "answer")),
+            in_context(waiting, 200, returned(0, "handle")),
+        ]);
+        assert_eq!(groups(&json), [("slow", 1, 0, 100), ("fast", 1, 0, 10)]);
+        assert_eq!(json["groups"][0]["statuses"], serde_json::json!({}));
+    }
+}
+
+#[test]
 fn a_call_within_another_is_not_counted_when_an_exception_goes_on_in_it_alone() {
     let fields = [("method", named("get"))];
     let away = |ts, name| told(name, 3, Manner::Suspension, returned(ts, name));

@@ -206,7 +206,7 @@ impl Tally {
                     Role::Counted => {
                         self.lifetimes.entered(step, key, frame);
                         let is_new = !matches!(frame.manner, Manner::Suspension | Manner::Running);
-                        if is_new && self.is_inner(step) {
+                        if is_new && self.is_inner(step, frame) {
                             self.begins_inner((Whose::of(step, key, frame), event.ts));
                         }
                     }
@@ -226,9 +226,9 @@ impl Tally {
         }
     }
 
-    /// Whether a call that is counted, or keeps others from it, is open around this one.
-    fn is_inner(&mut self, step: &Step<'_>) -> bool {
-        for open in step.stack() {
+    /// Whether a call that is counted, or keeps others from it, is open around this one in its greenlet, task or thread.
+    fn is_inner(&mut self, step: &Step<'_>, frame: &Frame) -> bool {
+        for open in step.stack_of(frame.context) {
             let role = self.role(open.key, open.place);
             if step.entered != Some(open.frame) && matches!(role, Role::Counted | Role::Around) {
                 return true;
@@ -248,7 +248,7 @@ impl Tally {
     fn tells(&mut self, step: &Step<'_>, frame: &Frame) {
         let Some(fields) = &frame.fields else { return };
         let mut outermost = None;
-        for open in step.stack() {
+        for open in step.stack_of(frame.context) {
             if self.role(open.key, open.place) == Role::Counted {
                 outermost = Some(open);
             }
@@ -287,7 +287,7 @@ impl Tally {
         }
         let began_inner =
             since.is_some_and(|since| self.inner.remove(&(Whose::of(step, key, frame), since)));
-        if began_inner || self.is_inner(step) {
+        if began_inner || self.is_inner(step, frame) {
             return;
         }
         let Some(fields) = frame.fields.as_deref() else {

@@ -71,12 +71,11 @@ impl<O: Outlet> Spans<O> {
         if !is_named && self.choice.callees.is_none() {
             return;
         }
-        let mut around = step.stack().skip(1);
-        let mut next = || around.next().filter(|it| it.context == frame.context);
+        let mut around = step.stack_of(frame.context).skip(1);
         let caller = match is_named {
             // What is between may be of no function that is wanted.
-            true => std::iter::from_fn(next).find_map(|it| self.calls.of(it.frame)),
-            false => next().and_then(|it| self.calls.of(it.frame)),
+            true => around.find_map(|it| self.calls.of(it.frame)),
+            false => around.next().and_then(|it| self.calls.of(it.frame)),
         };
         let track = (event.pid, event.tid, frame.context);
         if frame.manner == Manner::Suspension && self.calls.goes_on(entered, track, key, caller) {

@@ -1,5 +1,6 @@
 //! What pairing says of one event.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::calls::{FinishedCall, FrameId, GivenUp, Open, Revised};
@@ -62,6 +63,15 @@ impl<'a> Step<'a> {
     /// The calls that lead to what runs in the thread after the event, innermost first.
     pub fn stack(&self) -> impl Iterator<Item = Open<'a>> + use<'a> {
         stack(self.thread)
+    }
+
+    /// The part of that which is of one greenlet or task. Where its outermost call has returned, what runs is what it
+    /// interrupted, most likely, and the caller of a task is its loop: neither is of it.
+    pub fn stack_of(
+        &self,
+        context: Option<NonZeroU64>,
+    ) -> impl Iterator<Item = Open<'a>> + use<'a> {
+        self.stack().take_while(move |open| open.context == context)
     }
 }
 

@@ -139,7 +139,7 @@ impl RequestCalls {
         let Some(entered) = step.entered else { return };
         let track = self.track(event.pid, event.tid, frame.context);
         self.last.remove(&track);
-        let caller = step.stack().nth(1).filter(|it| it.context == frame.context);
+        let caller = step.stack_of(frame.context).nth(1);
         let parent = caller.and_then(|caller| self.open.get(&caller.frame).copied());
         let has_id = frame.fields.as_ref().is_some_and(|it| self.id.is_in(it));
         let goes_on = frame.manner == Manner::Suspension;

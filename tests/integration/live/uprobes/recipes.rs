@@ -175,6 +175,60 @@ fn requests_of_flask_have_the_status_that_their_client_saw_in_a_tree() {
     });
 }
 
+/// Calls of green threads, of which half give way while they answer and others are answered meanwhile.
+const GREEN_RPC: &str = r#"
+import eventlet
+eventlet.monkey_patch()
+import json, os, time
+import oslo_messaging
+from oslo_config import cfg
+class Answers:
+    def slow(self, context):
+        time.sleep(0.02)
+    def fast(self, context):
+        return 1
+    def fail(self, context):
+        raise ValueError
+cfg.CONF([])
+transport = oslo_messaging.get_rpc_transport(cfg.CONF, url="fake://")
+target = oslo_messaging.Target(topic="answers", server="here")
+server = oslo_messaging.get_rpc_server(transport, target, [Answers()], executor="eventlet")
+server.start()
+client_of = getattr(oslo_messaging, "get_rpc_client", None) or oslo_messaging.RPCClient
+client = client_of(transport, oslo_messaging.Target(topic="answers"))
+answered = {"slow": 0, "fast": 0, "fail": 0}
+def ask(number):
+    method = ["slow", "fast", "slow", "fail"][number % 4]
+    try:
+        client.call({"request_id": f"req-{number}"}, method)
+    except Exception:
+        pass
+    answered[method] += 1
+for begin in range(0, 80, 20):
+    asking = [eventlet.spawn(ask, number) for number in range(begin, begin + 20)]
+    for one in asking:
+        one.wait()
+print(json.dumps(answered), flush=True)
+os._exit(0)
+"#;
+
+#[test]
+#[ignore = "needs uprobe events and tests/recipes/install: run by tests/uprobes/run"]
+fn remote_calls_that_are_answered_while_others_wait_are_counted_in_a_tree() {
+    leaves_nothing(|| {
+        for library in ["oslo-14", "oslo-16"] {
+            let (table, answered) = seen("rpc", library, GREEN_RPC);
+            assert_eq!(answered, json!({ "slow": 40, "fast": 20, "fail": 20 }));
+            let expected = [
+                group("fail", 20, 20),
+                group("fast", 20, 0),
+                group("slow", 40, 0),
+            ];
+            assert_eq!(groups(&table, "method"), expected, "{library}");
+        }
+    });
+}
+
 #[test]
 #[ignore = "needs uprobe events and tests/recipes/install: run by tests/uprobes/run"]
 fn remote_calls_are_those_that_their_caller_made_each_with_its_request_in_a_tree() {

@@ -662,6 +662,17 @@ impl Functions {
         })
     }
 
+    /// What can be taken out of all these times together.
+    pub fn bounded_overhead(&self) -> Overhead {
+        let rows = self.rows.iter().chain(self.rest.as_deref());
+        let (measured_ns, intervals) = rows.fold((0, Intervals::NONE), |(ns, made_of), row| {
+            let worked = row.self_ns.saturating_sub(row.idle_ns);
+            let made_of = made_of + (row.made_of.own - row.made_of.idle);
+            (worked.saturating_add(ns), made_of)
+        });
+        self.overhead.bounded(measured_ns, intervals)
+    }
+
     /// Idleness in the own time of all functions, in nanoseconds.
     pub fn total_idle_ns(&self) -> u64 {
         self.total_net_idle_ns(Overhead::Unknown)

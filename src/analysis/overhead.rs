@@ -123,6 +123,16 @@ impl Cost {
         self.within
     }
 
+    /// So many times that. An event costs something.
+    fn times(self, factor: f64) -> Cost {
+        let scaled = |number: u64| (number as f64 * factor).round() as u64;
+        Cost {
+            per_event: NonZeroU64::new(scaled(self.per_event.get())).unwrap_or(NonZeroU64::MIN),
+            within: scaled(self.within),
+            around: scaled(self.around),
+        }
+    }
+
     fn of(self, intervals: Intervals) -> u64 {
         let ends_around =
             (2 * u128::from(intervals.count)).saturating_sub(intervals.ends_within.into());
@@ -132,12 +142,17 @@ impl Cost {
     }
 }
 
+/// So much of all times is the tracer's at most: what an event costs is not known better than by some tenths.
+const MOST_PART: f64 = 0.9;
+
 /// What is taken out of times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overhead {
     /// Nothing: what an event costs was not measured.
     #[default]
     Unknown,
+    /// Nothing: these are sums that were made where events happen, which do not say how many of them lie in a time.
+    Uncounted,
     /// Nothing, because somebody wants to see what was measured.
     Kept,
     /// What events cost.
@@ -160,6 +175,7 @@ impl Overhead {
     pub fn refined(self, cost: Cost) -> Overhead {
         match self {
             Overhead::Kept => Overhead::Kept,
+            Overhead::Uncounted => Overhead::Uncounted,
             Overhead::Unknown | Overhead::Taken(_) => Overhead::Taken(cost),
         }
     }
@@ -168,7 +184,7 @@ impl Overhead {
     pub fn cost(self) -> Option<Cost> {
         match self {
             Overhead::Taken(cost) => Some(cost),
-            Overhead::Unknown | Overhead::Kept => None,
+            Overhead::Unknown | Overhead::Uncounted | Overhead::Kept => None,
         }
     }
 
@@ -178,6 +194,18 @@ impl Overhead {
         match self.cost() {
             Some(cost) => measured_ns.saturating_sub(cost.of(intervals)),
             None => measured_ns,
+        }
+    }
+
+    /// The same, but no more than most of this time of all functions together. That events cost more than was measured around them
+    /// cannot be: what they cost is then less than it is taken to be, as of programs that sleep and find nothing in the
+    /// processor's caches each time that they wake.
+    pub fn bounded(self, measured_ns: u64, intervals: Intervals) -> Overhead {
+        let Some(cost) = self.cost() else { return self };
+        let most = measured_ns as f64 * MOST_PART;
+        match cost.of(intervals) as f64 {
+            taken if taken > most => Overhead::Taken(cost.times(most / taken)),
+            _ => self,
         }
     }
 }
@@ -264,5 +292,24 @@ mod tests {
         let dear = taken(u64::MAX, Some(0));
         assert_eq!(dear.net(u64::MAX, intervals(u64::MAX, 7)), 0);
         assert_eq!(dear.net(5, intervals(1, 2)), 5);
+    }
+
+    #[test]
+    fn events_cost_no_more_than_nine_tenths_of_what_was_measured_around_them_all() {
+        let cost = taken(1_000, Some(500)).cost().expect("known");
+        let of = |measured| {
+            let bounded = taken(1_000, Some(500)).bounded(measured, intervals(10, 0));
+            bounded.cost().expect("known")
+        };
+        // Ten intervals around calls: 15 microseconds.
+        assert_eq!(of(20_000), cost);
+        assert_eq!(of(16_667), cost);
+        let halved = of(10_000);
+        assert_eq!(halved.of(intervals(10, 0)), 9_000);
+        assert_eq!((halved.per_event().get(), halved.within_call()), (600, 300));
+        assert_eq!(of(0).per_event().get(), 1);
+        for nothing in [Overhead::Unknown, Overhead::Uncounted, Overhead::Kept] {
+            assert_eq!(nothing.bounded(0, intervals(10, 0)), nothing);
+        }
     }
 }

@@ -215,7 +215,7 @@ impl Tally {
         // Nobody has counted events.
         functions.take_out(match self.raw_times {
             true => Overhead::Kept,
-            false => Overhead::Unknown,
+            false => Overhead::Uncounted,
         });
         Some(Snapshot {
             account: TableAccount {

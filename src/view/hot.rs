@@ -114,7 +114,7 @@ pub struct TableAccount {
 impl TableAccount {
     /// What an account has from the functions of its table.
     pub fn of(functions: &Functions) -> TableAccount {
-        let (rest, overhead) = (functions.without_row(), functions.overhead());
+        let (rest, overhead) = (functions.without_row(), functions.bounded_overhead());
         TableAccount {
             self_ns: functions.total_self_ns(),
             idle_ns: functions.total_idle_ns(),

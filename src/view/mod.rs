@@ -33,6 +33,7 @@ pub(crate) fn overhead_line(overhead: Overhead, percent: Option<f64>) -> String 
     match overhead {
         Overhead::Kept => String::new(),
         Overhead::Unknown => format!("{NOT_TAKEN_OUT}\n"),
+        Overhead::Uncounted => format!("{NOT_COUNTED}\n"),
         Overhead::Taken(_) => {
             let taken = overhead_taken(overhead, percent);
             taken.map_or_else(String::new, |taken| taken + "\n")
@@ -42,6 +43,10 @@ pub(crate) fn overhead_line(overhead: Overhead, percent: Option<f64>) -> String 
 
 const NOT_TAKEN_OUT: &str =
     "times have the tracer's own cost in them, which was not measured (docs/truth.md)";
+const NOT_COUNTED: &str = "times have the tracer's own cost in them, because sums do not say how many events are in them; \
+     --no-kernel-totals counts events and takes it out";
+/// From so many percent of what was measured on, more is the tracer's than the program's.
+const MOSTLY: f64 = 50.0;
 
 /// The same for what an export of a session with calls says at its end.
 pub(crate) fn overhead_said(overhead: Overhead, session: &Session) -> Option<String> {
@@ -51,6 +56,7 @@ pub(crate) fn overhead_said(overhead: Overhead, session: &Session) -> Option<Str
         .any(|kind| kind == "call" || kind == "return");
     match overhead {
         Overhead::Unknown if has_calls => Some(NOT_TAKEN_OUT.to_owned()),
+        Overhead::Uncounted => Some(NOT_COUNTED.to_owned()),
         Overhead::Unknown | Overhead::Kept => None,
         Overhead::Taken(_) => overhead_taken(overhead, None),
     }
@@ -62,8 +68,14 @@ pub(crate) fn overhead_taken(overhead: Overhead, percent: Option<f64>) -> Option
     let share = percent.map_or_else(String::new, |percent| {
         format!(", {percent:.0} % of what was measured")
     });
+    let rough = match percent {
+        Some(MOSTLY..) => {
+            "; so little is left that times are rough: samples (--sample) cost nothing"
+        }
+        _ => "",
+    };
     Some(format!(
-        "times without the tracer's own cost ({} per event{share}); --raw-times shows what was measured",
+        "times without the tracer's own cost ({} per event{share}); --raw-times shows what was measured{rough}",
         time(cost.get())
     ))
 }
@@ -172,6 +184,28 @@ mod tests {
             assert_eq!(time(nanoseconds), expected);
             assert!(expected.len() <= 7);
         }
+    }
+
+    #[test]
+    fn times_that_were_mostly_the_tracers_are_said_to_be_rough_and_those_it_is_in_to_have_it() {
+        let session = Session {
+            overhead_ns_per_event: std::num::NonZeroU64::new(985),
+            ..Session::default()
+        };
+        let taken = Overhead::of(&session, false);
+        assert_eq!(
+            overhead_line(taken, Some(8.0)),
+            "times without the tracer's own cost (985ns per event, 8 % of what was measured); --raw-times shows what was measured\n"
+        );
+        let rough = overhead_line(taken, Some(75.0));
+        assert!(rough.contains("75 % of what was measured"), "{rough}");
+        assert!(
+            rough.ends_with("times are rough: samples (--sample) cost nothing\n"),
+            "{rough}"
+        );
+        let uncounted = overhead_line(Overhead::Uncounted, Some(0.0));
+        assert!(uncounted.contains("--no-kernel-totals"), "{uncounted}");
+        assert_eq!(overhead_line(Overhead::Kept, Some(0.0)), "");
     }
 
     #[test]

@@ -312,7 +312,9 @@ impl Seen {
 
     /// Takes the tracer's cost out of what was seen.
     pub(super) fn end(&mut self) {
-        let (overhead, ways) = (self.overhead, &mut self.ways);
+        let ways = &mut self.ways;
+        self.overhead = ways.paths.bound(self.overhead);
+        let overhead = self.overhead;
         ways.paths.take_out(overhead);
         ways.idle_ns = overhead.net(ways.idle_ns, std::mem::take(&mut ways.idle_intervals));
     }

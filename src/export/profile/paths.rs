@@ -141,6 +141,15 @@ impl Paths {
         }
     }
 
+    /// What can be taken out of all these times together.
+    pub(super) fn bound(&self, overhead: Overhead) -> Overhead {
+        let nodes = self.nodes.iter();
+        let (own_ns, intervals) = nodes.fold((0, Intervals::NONE), |(ns, intervals), node| {
+            (node.own_ns.saturating_add(ns), intervals + node.intervals)
+        });
+        overhead.bounded(own_ns, intervals)
+    }
+
     /// Takes the tracer's cost out of everything, once.
     pub(super) fn take_out(&mut self, overhead: Overhead) {
         for node in &mut self.nodes {

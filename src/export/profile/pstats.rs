@@ -213,7 +213,12 @@ impl<W: Write> Sink for Pstats<W> {
             std::mem::take(&mut self.edges).into_iter().collect();
         edges.sort_unstable_by_key(|(between, _)| *between);
         let mut marshal = Marshal(Vec::new());
-        let overhead = self.overhead;
+        let functions = self.functions.values();
+        let (own_ns, intervals) = functions.fold((0, Intervals::NONE), |(ns, intervals), it| {
+            let own = it.numbers.own;
+            (own.ns.saturating_add(ns), intervals + own.intervals)
+        });
+        let overhead = self.overhead.bounded(own_ns, intervals);
         marshal.dictionary();
         for (key, function) in &self.functions {
             marshal.function(function);
@@ -252,7 +257,7 @@ impl<W: Write> Sink for Pstats<W> {
                 self.others
             )
         });
-        let tracer = self.tracer.take();
+        let tracer = view::overhead_taken(overhead, None).or(self.tracer.take());
         let said: Vec<String> = others.into_iter().chain(tracer).collect();
         Ok((!said.is_empty()).then(|| said.join("; ")))
     }

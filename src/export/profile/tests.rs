@@ -138,6 +138,29 @@ fn folded_stacks_are_without_what_lies_within_calls_and_in_their_callers_of_the_
 }
 
 #[test]
+fn folded_stacks_keep_a_tenth_of_times_where_events_cost_more_than_was_measured() {
+    let session = Session {
+        overhead_ns_per_event: NonZeroU64::new(100_000),
+        overhead_ns_within_call: Some(100_000),
+        ..Session::default()
+    };
+    let events = vec![
+        call(1_000, "main"),
+        call(2_000, "leaf"),
+        returned(2_100, "leaf"),
+        returned(4_000, "main"),
+    ];
+    let folded = as_text(made_of(
+        session,
+        |output| Box::new(Folded::new(output, Selection::default())),
+        false,
+        events,
+    ));
+    // Three intervals and 3,000 ns, of which each has 900 taken out.
+    assert_eq!(folded, "main (app.py:1) 1100\n");
+}
+
+#[test]
 fn folded_stacks_have_the_own_time_of_every_way_through_the_program() {
     let folded = as_text(made(
         |output| Box::new(Folded::new(output, Selection::default())),

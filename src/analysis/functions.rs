@@ -11,7 +11,7 @@ use super::histogram::Histogram;
 use super::idle::{Idle, Kind};
 use super::keys::{FunctionKey, KeyBuilder};
 use super::overhead::{Intervals, Overhead};
-use super::pairing::{FinishedCall, Open, Pairing, Step};
+use super::pairing::{FinishedCall, FrameId, GivenUp, Open, Pairing, Step};
 use crate::event::hosts::{HostName, Hosts, whole_host};
 use crate::event::{Frame, Place, Reason, Text, Wait, What};
 
@@ -410,14 +410,18 @@ impl Functions {
                 self.settle(runner);
             }
         }
+        let mut waits = false;
         for gone in step.given_up {
-            let runner = Runner::of(gone.pid, gone.tid, gone.context);
-            let row = self.row_in(runner, gone.key, &gone.place);
+            let row = self.row_of_gone(gone);
             row.self_ns = row.self_ns.saturating_add(gone.self_ns);
             row.cumulative_ns = row.cumulative_ns.saturating_add(gone.cumulative_ns);
             row.made_of.own += gone.self_intervals;
             row.made_of.cumulative += gone.cumulative_intervals;
             row.given_up += u64::from(gone.by_bound);
+            waits |= row.waiting != Kind::Work;
+        }
+        if waits && !self.has_waits {
+            self.idle_of_gone(step.given_up);
         }
         for revised in step.revised {
             let runner = Runner::of(revised.pid, revised.tid, revised.context);
@@ -433,7 +437,7 @@ impl Functions {
                 let off = Off::of(wait);
                 row.off.add(off);
                 if row.waiting != Kind::Work
-                    && let Some(idle) = Idle::of_call(runs.place, step.stack().skip(1))
+                    && let Some(idle) = Idle::of_call(runs.place, step.stack().skip(1).map(|it| it.place))
                     && wait.reason.is_some_and(|reason| idle.covers(reason))
                 {
                     let idle_ns = off.blocked_ns.saturating_add(off.runqueue_ns);
@@ -476,7 +480,7 @@ impl Functions {
                             return;
                         }
                         let (waits, own) = (row.waiting != Kind::Work, left.self_ns);
-                        if waits && !self.has_waits && Idle::is_of_call(place, step.stack()) {
+                        if waits && !self.has_waits && Idle::is_of_call(place, step.stack().map(|it| it.place)) {
                             let row = self.row_in(runner(frame), key, place);
                             row.idle_ns = row.idle_ns.saturating_add(own);
                             row.made_of.idle += left.self_intervals;
@@ -516,7 +520,7 @@ impl Functions {
             };
             if row.waiting != Kind::Work
                 && !self.has_waits
-                && Idle::is_of_call(open.place, callers())
+                && Idle::is_of_call(open.place, callers().map(|it| it.place))
             {
                 let row = self.row_in(runner_of(&open), open.key, open.place);
                 row.idle_ns = row.idle_ns.saturating_add(own);
@@ -565,6 +569,39 @@ impl Functions {
             row.idle_cumulative_ns = row.idle_cumulative_ns.saturating_add(idle_ns);
             row.made_of.idle_cumulative += intervals;
         }
+    }
+
+    /// Counts the idleness of calls that were given up, as of those that return: the workers of a program that ends never do.
+    fn idle_of_gone(&mut self, given_up: &[GivenUp]) {
+        let frames = given_up.iter().map(|gone| (gone.frame, gone));
+        let frames: HashMap<FrameId, &GivenUp, KeyBuilder> = frames.collect();
+        for gone in given_up {
+            if self.row_of_gone(gone).waiting == Kind::Work {
+                continue;
+            }
+            let above = |it: &&GivenUp| frames.get(&it.caller).copied();
+            let callers = || std::iter::successors(above(&gone), above);
+            if !Idle::is_of_call(&gone.place, callers().map(|it| &it.place)) {
+                continue;
+            }
+            let (own, intervals) = (gone.self_ns, gone.self_intervals);
+            let row = self.row_of_gone(gone);
+            row.idle_ns = row.idle_ns.saturating_add(own);
+            row.made_of.idle += intervals;
+            // Of those that count for another call of their function, or of which it is not known how long they took, nothing.
+            for it in std::iter::once(gone).chain(callers()) {
+                if it.cumulative_ns > 0 {
+                    let row = self.row_of_gone(it);
+                    row.idle_cumulative_ns = row.idle_cumulative_ns.saturating_add(own);
+                    row.made_of.idle_cumulative += intervals;
+                }
+            }
+        }
+    }
+
+    fn row_of_gone(&mut self, gone: &GivenUp) -> &mut Function {
+        let runner = Runner::of(gone.pid, gone.tid, gone.context);
+        self.row_in(runner, gone.key, &gone.place)
     }
 
     /// One row a function and process, in the order in which they were first seen.

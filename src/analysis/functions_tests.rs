@@ -1072,6 +1072,23 @@ fn what_waits_for_work_is_idle_wherever_it_is_called_from_and_what_waits_for_a_j
 }
 
 #[test]
+fn what_waits_for_work_when_its_process_ends_is_idle_as_if_it_had_returned() {
+    let exit = What::Process {
+        change: crate::event::ProcessChange::Exit,
+        parent: None,
+        command: None,
+    };
+    let mut events = worker();
+    events.push(event(2_110, exit));
+    let (functions, _) = fed(UP_TO_3_11, events);
+    let (mut open, pairing) = fed(UP_TO_3_11, worker());
+    open.take_open(&pairing, 2_110);
+    assert_eq!(idleness(&functions)["_worker"], [30, 30, 2_100, 2_030]);
+    assert_eq!(idleness(&functions)["wait"], [2_050, 2_000, 2_050, 2_000]);
+    assert_eq!(idleness(&functions), idleness(&open));
+}
+
+#[test]
 fn what_waits_for_work_is_idle_also_where_its_calls_are_told_apart_by_a_value() {
     let mut events = ["call", "return"].map(|kind| {
         let event = match kind {

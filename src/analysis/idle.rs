@@ -1,6 +1,7 @@
 //! What is idleness: waiting for work, not for what work needs. docs/offcpu.md has the list for people.
 
-use super::pairing::Open;
+use std::sync::Arc;
+
 use crate::event::{Place, Reason};
 
 /// What a function waits for, if it waits, that has nothing to do.
@@ -111,17 +112,18 @@ impl Idle {
 
     /// What a function waits for, if it waits, that these have called, the innermost first.
     pub(super) fn of_call<'a>(
-        place: &Place,
-        callers: impl Iterator<Item = Open<'a>>,
+        place: &'a Place,
+        callers: impl Iterator<Item = &'a Arc<Place>>,
     ) -> Option<Idle> {
-        fn names(place: &Place) -> (&str, &str) {
-            (&place.own_name().text, &place.file.text)
-        }
-        Idle::of_stack(std::iter::once(names(place)).chain(callers.map(|it| names(it.place))))
+        let stack = std::iter::once(place).chain(callers.map(|it| &**it));
+        Idle::of_stack(stack.map(|place| (&*place.own_name().text, &*place.file.text)))
     }
 
     /// Whether the own time of a function that these have called is idleness, where nothing says what it waited for.
-    pub(super) fn is_of_call<'a>(place: &Place, callers: impl Iterator<Item = Open<'a>>) -> bool {
+    pub(super) fn is_of_call<'a>(
+        place: &'a Place,
+        callers: impl Iterator<Item = &'a Arc<Place>>,
+    ) -> bool {
         Idle::of_call(place, callers).is_some_and(Idle::covers_own_time)
     }
 

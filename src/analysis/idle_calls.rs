@@ -63,7 +63,7 @@ impl IdleCalls {
         }
         let kinds = self.kinds.entry(key.number());
         let kind = *kinds.or_insert_with(|| Kind::of(name, file));
-        let own_ns = match kind != Kind::Work && Idle::is_of_call(place, step.stack()) {
+        let own_ns = match kind != Kind::Work && Idle::is_of_call(place, step.stack().map(|it| it.place)) {
             true => left.self_ns,
             false => 0,
         };

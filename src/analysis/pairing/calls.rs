@@ -56,6 +56,8 @@ pub struct GivenUp {
     pub tid: u32,
     /// Its name while it was open.
     pub frame: FrameId,
+    /// The frame that called it, which may have ended or be given up with it; one that there is nowhere where nobody knows.
+    pub caller: FrameId,
     /// Its function.
     pub key: FunctionKey,
     /// Its function.

@@ -391,6 +391,7 @@ impl Returning<'_> {
             pid: self.whose.0,
             tid: self.whose.1,
             frame: FrameId(frame.id),
+            caller: FrameId(frame.parent),
             key: frame.key,
             place: Arc::clone(&frame.place),
             context: frame.context,

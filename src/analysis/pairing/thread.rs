@@ -187,6 +187,7 @@ pub(super) fn give_up(given_up: &mut Vec<GivenUp>, (pid, tid): (u32, u32), frame
         pid,
         tid,
         frame: FrameId(frame.id),
+        caller: FrameId(frame.parent),
         key: frame.key,
         place: frame.place,
         context: frame.context,

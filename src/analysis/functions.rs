@@ -437,7 +437,8 @@ impl Functions {
                 let off = Off::of(wait);
                 row.off.add(off);
                 if row.waiting != Kind::Work
-                    && let Some(idle) = Idle::of_call(runs.place, step.stack().skip(1).map(|it| it.place))
+                    && let Some(idle) =
+                        Idle::of_call(runs.place, step.stack().skip(1).map(|it| it.place))
                     && wait.reason.is_some_and(|reason| idle.covers(reason))
                 {
                     let idle_ns = off.blocked_ns.saturating_add(off.runqueue_ns);
@@ -480,7 +481,10 @@ impl Functions {
                             return;
                         }
                         let (waits, own) = (row.waiting != Kind::Work, left.self_ns);
-                        if waits && !self.has_waits && Idle::is_of_call(place, step.stack().map(|it| it.place)) {
+                        if waits
+                            && !self.has_waits
+                            && Idle::is_of_call(place, step.stack().map(|it| it.place))
+                        {
                             let row = self.row_in(runner(frame), key, place);
                             row.idle_ns = row.idle_ns.saturating_add(own);
                             row.made_of.idle += left.self_intervals;

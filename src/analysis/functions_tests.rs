@@ -173,6 +173,36 @@ fn greenlets_keep_their_own_time_and_their_own_callers() {
     assert_eq!(functions.total_self_ns(), 100, "no time is counted twice");
 }
 
+/// A call that was running before anybody looked, at this time, in a context.
+fn running(context: u64, ts: u64, function: &str) -> Event {
+    let mut event = in_context(context, ts, call(ts, function));
+    if let What::Call { frame, .. } = &mut event.what {
+        frame.manner = Manner::Running;
+    }
+    event
+}
+
+#[test]
+fn nothing_runs_in_a_thread_whose_first_greenlet_has_ended_whatever_others_left_open() {
+    // Its hub is heard of first. With the thread it is gone, and nobody says so.
+    let (mut functions, pairing) = fed(
+        GREENLETS,
+        [
+            running(1, 10, "hub"),
+            in_context(1, 20, call(20, "timer")),
+            running(0, 30, "bootstrap"),
+            in_context(0, 40, call(40, "get")),
+            in_context(0, 50, returned(50, "get")),
+            in_context(0, 60, returned(60, "bootstrap")),
+        ],
+    );
+    functions.take_open(&pairing, 1_060);
+    let times = times(&functions);
+    assert_eq!(times["timer"].1, 10);
+    assert_eq!(times["bootstrap"].1, 10 + 10);
+    assert_eq!(functions.total_self_ns(), 50, "until it ended");
+}
+
 #[test]
 fn under_greenlets_a_recursion_has_durations_unless_a_switch_may_be_between_its_calls() {
     // wait returns while timer runs: timer has switched to the stack of wait.
@@ -1074,7 +1104,7 @@ fn what_waits_for_work_is_idle_wherever_it_is_called_from_and_what_waits_for_a_j
 #[test]
 fn what_waits_for_work_when_its_process_ends_is_idle_as_if_it_had_returned() {
     let exit = What::Process {
-        change: crate::event::ProcessChange::Exit,
+        change: ProcessChange::Exit,
         parent: None,
         command: None,
     };

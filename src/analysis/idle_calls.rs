@@ -63,10 +63,11 @@ impl IdleCalls {
         }
         let kinds = self.kinds.entry(key.number());
         let kind = *kinds.or_insert_with(|| Kind::of(name, file));
-        let own_ns = match kind != Kind::Work && Idle::is_of_call(place, step.stack().map(|it| it.place)) {
-            true => left.self_ns,
-            false => 0,
-        };
+        let own_ns =
+            match kind != Kind::Work && Idle::is_of_call(place, step.stack().map(|it| it.place)) {
+                true => left.self_ns,
+                false => 0,
+            };
         let within = left.frame.and_then(|frame| self.within.remove(&frame));
         let all_ns = own_ns.saturating_add(within.unwrap_or(0));
         if all_ns > 0

@@ -11,8 +11,8 @@ use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
 use crate::sums::{
-    Dice, LINE, Mark, Sums, Table, in_pystap, partly_unseen, program, taking_turns, threads,
-    trimmed,
+    Dice, LINE, Mark, Sums, Table, in_pystap, left_behind, partly_unseen, program, taking_turns,
+    threads, trimmed,
 };
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -253,6 +253,11 @@ fn contexts_that_take_turns_are_summed_up_alike_to_the_nanosecond() {
             same(&taking_turns(seed, contexts), &what);
         }
     }
+}
+
+#[test]
+fn what_a_thread_leaves_open_in_a_greenlet_does_not_run_on() {
+    same(&left_behind(), "left behind");
 }
 
 #[test]

@@ -8,7 +8,8 @@ use pystap_ring::new_memory_with;
 use pystap_ring::sums::{COLLECTIONS, Call, FIRST, NO_ROOM, Scale, Summed, SumsReader, bytes};
 
 use crate::sums::{
-    Dice, Mark, Sums, in_pystap, partly_unseen, program, taking_turns, threads, trimmed,
+    Dice, Mark, Sums, in_pystap, left_behind, partly_unseen, program, taking_turns, threads,
+    trimmed,
 };
 
 /// Words of the ring before the table.
@@ -134,6 +135,15 @@ fn contexts_that_take_turns_are_summed_up_alike_to_the_nanosecond() {
             same(&taking_turns(seed, contexts), &what);
         }
     }
+}
+
+#[test]
+fn what_a_thread_leaves_open_in_a_greenlet_does_not_run_on() {
+    same(&left_behind(), "left behind");
+    let mut both = Both::new(64);
+    left_behind().iter().for_each(|mark| both.take(mark));
+    let own = |(_, sums): (u64, Sums)| sums.self_ns;
+    assert_eq!(both.all(1_009_000).into_iter().map(own).sum::<u64>(), 50);
 }
 
 #[test]

@@ -222,6 +222,27 @@ pub(crate) fn taking_turns(seed: u64, contexts: u64) -> Vec<Mark> {
     told.program(seed)
 }
 
+/// A thread whose hub, a greenlet, is heard of before what was running outside of it, which ends: then nothing runs.
+pub(crate) fn left_behind() -> Vec<Mark> {
+    let mark = |kind, ts, function, context, running| Mark {
+        kind,
+        ts,
+        tid: 100,
+        function,
+        context,
+        running,
+    };
+    vec![
+        mark('c', 1_000_010, 2, 1, true),
+        mark('c', 1_000_020, 3, 1, false),
+        mark('c', 1_000_030, 4, 0, true),
+        mark('c', 1_000_040, 5, 0, false),
+        mark('r', 1_000_050, 5, 0, false),
+        mark('r', 1_000_060, 4, 0, false),
+        mark('S', 1_009_000, 0, 0, false),
+    ]
+}
+
 /// One of whose returns some were not seen. Outside contexts, pairing would have to guess which.
 pub(crate) fn partly_unseen(seed: u64) -> Vec<Mark> {
     let told = Told {

@@ -308,7 +308,7 @@ impl Pairing {
                 self.calls += 1;
                 let at = self.keys.named(place);
                 thread.switch(frame.context, self.keys.tells(at.0));
-                let interrupted = thread.begin(frame.context);
+                let interrupted = thread.begin(frame.context, frame.manner == Manner::Running);
                 let called = self.keys.called(at, *line, frame.manner);
                 goes_on = called.goes_on;
                 caller = Some(thread.running);

@@ -293,15 +293,20 @@ impl Thread {
     /// A call is made in this context. Its first frame was called by none of another context: that one waits, and did not
     /// call it. Answers the frame of that one which ran until now: most likely it goes on when the new context ends, as a
     /// task does that runs a greenlet, or a greenlet that begins another. Outside of all contexts runs the loop that calls
-    /// tasks.
+    /// tasks. What `was_running` there before anybody looked was there before the others, which end with it: when it returns,
+    /// nothing runs.
     #[inline]
-    pub(super) fn begin(&mut self, context: Option<NonZeroU64>) -> u64 {
+    pub(super) fn begin(&mut self, context: Option<NonZeroU64>, was_running: bool) -> u64 {
         if self.contexts
             && let Some(frame) = self.frame(self.running)
             && frame.context.is_some()
             && frame.context != context
         {
-            return std::mem::replace(&mut self.running, 0);
+            let interrupted = std::mem::replace(&mut self.running, 0);
+            return match context.is_none() && was_running {
+                true => 0,
+                false => interrupted,
+            };
         }
         0
     }

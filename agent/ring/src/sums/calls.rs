@@ -116,7 +116,10 @@ impl Sums {
         if running != 0 {
             let ran_on = self.frames.at(running).stack;
             if ran_on != stack && self.slots.stacks.at(ran_on).context != 0 {
-                interrupted = running;
+                // What was running outside of all before anybody looked was there before the others, which end with it: when
+                // it returns, nothing runs.
+                let was_first = call.was_running && place.context == 0;
+                interrupted = if was_first { 0 } else { running };
                 running = 0;
             }
         }

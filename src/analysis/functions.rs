@@ -13,7 +13,7 @@ use super::keys::{FunctionKey, KeyBuilder};
 use super::overhead::{Intervals, Overhead};
 use super::pairing::{FinishedCall, FrameId, GivenUp, Open, Pairing, Step};
 use crate::event::hosts::{HostName, Hosts, whole_host};
-use crate::event::{Frame, Place, Reason, Text, Wait, What};
+use crate::event::{Frame, Manner, Place, Reason, Text, Wait, What};
 
 /// Rows of a table, some 300 bytes each and at most a kilobyte. Functions that find none are counted in one row for all of
 /// them, which is none of [`Functions::rows`]: a row that went for another one would make numbers wrong.
@@ -457,7 +457,10 @@ impl Functions {
             What::Call { place, line, frame } if step.entered.is_some() => {
                 let row = self.row_in(runner(frame), key, place);
                 row.calls += 1;
-                row.is_at(*line);
+                // It is somewhere in the function.
+                if frame.manner != Manner::Running {
+                    row.is_at(*line);
+                }
                 row.goes_on |= step.goes_on;
                 row.maybe_several |= *line < 0;
             }

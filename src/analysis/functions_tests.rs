@@ -183,6 +183,24 @@ fn running(context: u64, ts: u64, function: &str) -> Event {
 }
 
 #[test]
+fn a_call_that_was_running_takes_at_least_its_own_time_and_its_line_is_not_where_it_begins() {
+    let began = [
+        told("serve", 12, Manner::Running, call(10, "serve")),
+        told("step", 4, Manner::Plain, call(20, "step")),
+        told("step", 5, Manner::Plain, returned(30, "step")),
+    ];
+    let ended = told("serve", 13, Manner::Plain, returned(100, "serve"));
+    let (mut open, pairing) = fed(UP_TO_3_11, began.clone());
+    open.take_open(&pairing, 100);
+    let (done, _) = fed(UP_TO_3_11, began.into_iter().chain([ended]));
+    for functions in [open, done] {
+        let row = &functions.rows()[0];
+        assert_eq!((row.self_ns, row.cumulative_ns, row.timed), (80, 90, 0));
+        assert_eq!((row.line, functions.rows()[1].line), (i32::MAX, 4));
+    }
+}
+
+#[test]
 fn nothing_runs_in_a_thread_whose_first_greenlet_has_ended_whatever_others_left_open() {
     // Its hub is heard of first. With the thread it is gone, and nobody says so.
     let (mut functions, pairing) = fed(

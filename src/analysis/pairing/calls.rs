@@ -36,7 +36,7 @@ pub struct FinishedCall {
     /// Intervals between two events of which `self_ns` is the sum.
     pub self_intervals: Intervals,
     /// What this call adds to the inclusive time of its function: nothing as long as an outer call of the same
-    /// function is open, whose time covers this one's.
+    /// function is open, whose time covers this one's. Of one that began before tracing, its time since then.
     pub cumulative_ns: u64,
     /// The intervals in it.
     pub cumulative_intervals: Intervals,

@@ -344,6 +344,7 @@ impl Pairing {
                     passed_over: None,
                     context: frame.context,
                     certain: frame.manner != Manner::Running,
+                    was_running: frame.manner == Manner::Running,
                     likely: true,
                     entry,
                     within: Within::default(),

@@ -160,6 +160,8 @@ pub(super) struct Frame {
     pub(super) context: Option<NonZeroU64>,
     /// False when it began before tracing, and when this may be another frame of the same place than the one whose call has this time.
     pub(super) certain: bool,
+    /// Whether it began before tracing: how long it lasts is known from there on.
+    pub(super) was_running: bool,
     /// False when it may have changed places with one that is not among its callers.
     pub(super) likely: bool,
     /// What it was, where creations of generators look like calls; and what of its function has returned within it.

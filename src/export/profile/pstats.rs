@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::analysis::keys::{FunctionKey, KeyBuilder};
 use crate::analysis::overhead::{Intervals, Overhead};
 use crate::analysis::pairing::{FinishedCall, Step};
-use crate::event::{Place, Session, Text, What};
+use crate::event::{Manner, Place, Session, Text, What};
 use crate::export::{End, Sink};
 use crate::view;
 
@@ -176,7 +176,9 @@ impl<W: Write> Sink for Pstats<W> {
             return Ok(());
         };
         match &event.what {
-            What::Call { place, line, .. } if step.entered.is_some() && *line > 0 => {
+            What::Call { place, line, frame }
+                if step.entered.is_some() && *line > 0 && frame.manner != Manner::Running =>
+            {
                 let (_, function) = self.function(key, place);
                 function.line = function.line.min(*line);
             }

@@ -360,15 +360,11 @@ impl Sums {
             parent => parent,
         };
         self.take(top, stack, thread, 0, epoch);
+        // Of one that was running before, since it was seen.
         let took = now.saturating_sub(frame.began);
-        let inclusive = if frame.was_running {
-            frame.covered
-        } else {
-            took
-        };
         if frame.outer != 0 {
             let outer = self.frames.at_mut(frame.outer);
-            outer.covered = outer.covered.wrapping_add(inclusive);
+            outer.covered = outer.covered.wrapping_add(took);
         }
         let since = self.slots.threads.at(thread).since;
         self.table.row(frame.row).change(epoch, |row| {
@@ -379,7 +375,7 @@ impl Sums {
             down(&row.running);
             down(&row.open);
             if frame.outer == 0 {
-                add(&row.inclusive, inclusive);
+                add(&row.inclusive, took);
                 down(&row.outermost);
                 subtract(&row.outermost_since, frame.began);
             }

@@ -9,10 +9,10 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::keys::KeyBuilder;
-use super::pairing::Step;
-use super::roles::Role;
+use super::pairing::{FrameId, Step};
+use super::roles::{POOL_WORKER, Says};
 use crate::event::allowance::{shorten, text_bytes};
-use crate::event::{Event, ProcessChange, Text, What};
+use crate::event::{Event, Place, ProcessChange, Text, What};
 
 /// Runners remembered, and bytes of their names and labels; the older half is forgotten beyond that. They are mostly long
 /// gone by then.
@@ -20,8 +20,10 @@ const MOST: usize = 1 << 16;
 const MOST_BYTES: usize = 8 << 20;
 /// Bytes of a label, of which a table may have as many as rows; a longer one is cut.
 const LONGEST_LABEL: usize = 200;
-/// Calls and returns from which it should be known what somebody runs.
-const FIRST: u8 = 64;
+/// Calls and returns from which it should be known what somebody runs; and those in a call from which it is what all was begun
+/// for, and none that was made for a moment first.
+const FIRST: u8 = 250;
+const STAYS: u8 = 32;
 
 /// Names that libraries give whatever has none, with a number behind.
 const SAY_NOTHING: [&str; 7] = [
@@ -88,12 +90,86 @@ struct Known {
     name: Option<Arc<Text>>,
     /// What it is, once that is known.
     label: Option<Arc<str>>,
-    /// Its calls and returns until then.
+    /// Its calls and returns until then, and what is known by these.
     calls: u8,
+    begun: Begun,
     /// The how manieth it is.
     number: u64,
     /// A thread that ended: the next one of its number is another.
     ended: bool,
+}
+
+/// What somebody may have been begun for, by its first calls: the outermost ones that say something.
+#[derive(Debug, Clone, Default)]
+struct Begun {
+    pooled: bool,
+    /// The one that is open, if one is.
+    open: Option<OpenEntry>,
+    /// Of those that have ended the one that took longest, and how long.
+    ended: Option<(u64, Arc<Place>)>,
+}
+
+#[derive(Debug, Clone)]
+struct OpenEntry {
+    frame: FrameId,
+    place: Arc<Place>,
+    since: u64,
+    /// Calls and returns in it.
+    calls: u8,
+}
+
+impl Begun {
+    /// Takes a step of its first ones. Answers what is known for certain.
+    fn follow(&mut self, step: &Step<'_>) -> Option<String> {
+        if let What::Call { place, .. } = &step.event.what
+            && let Some(frame) = step.entered
+        {
+            match Says::of(&place.own_name().text, &place.file.text) {
+                Says::Known(role, function) => return Some(format!("{role} ({function})")),
+                Says::Pooled => self.pooled = true,
+                Says::Begun if self.open.is_none() => {
+                    self.open = Some(OpenEntry {
+                        frame,
+                        place: Arc::clone(place),
+                        since: step.event.ts,
+                        calls: 0,
+                    });
+                }
+                Says::Begun | Says::Nothing => {}
+            }
+        }
+        let open = self.open.as_mut()?;
+        if step.finished.and_then(|it| it.frame) == Some(open.frame) {
+            self.close(step.event.ts);
+            return None;
+        }
+        open.calls += 1;
+        let stays = open.calls >= STAYS;
+        stays.then(|| self.so_far()).flatten()
+    }
+
+    fn close(&mut self, now: u64) {
+        if let Some(open) = self.open.take() {
+            let took = now.saturating_sub(open.since);
+            if self
+                .ended
+                .as_ref()
+                .is_none_or(|(longest, _)| took > *longest)
+            {
+                self.ended = Some((took, open.place));
+            }
+        }
+    }
+
+    /// What it is as far as that is known.
+    fn so_far(&self) -> Option<String> {
+        if self.pooled {
+            return Some(POOL_WORKER.to_owned());
+        }
+        let open = self.open.as_ref().map(|open| &open.place);
+        let place = open.or(self.ended.as_ref().map(|(_, place)| place))?;
+        Some(place.own_name().text.clone())
+    }
 }
 
 impl Contexts {
@@ -157,21 +233,17 @@ impl Contexts {
             self.forget();
             self.insert(runner, Known::default());
         }
-        let mut role = Role::default();
-        let stack = step.stack().filter(|open| open.context == frame.context);
-        let mut is_open = false;
-        for open in stack {
-            is_open = true;
-            let (name, place) = (open.place.own_name(), open.place);
-            role.called_by(&name.text, &place.file.text, || name.text.clone());
-        }
+        let is_open = || step.stack().any(|open| open.context == frame.context);
+        let has_ended = !is_call && !is_open();
         let known = self.known.get_mut(&runner)?;
         known.calls = known.calls.saturating_add(1);
-        let over = known.calls >= FIRST || !(is_open || is_call);
-        if !(over || role.is_told()) {
+        let is_over = known.calls >= FIRST || has_ended;
+        let label = known.begun.follow(step);
+        if label.is_none() && !is_over {
             return None;
         }
-        let label = role.label(|name| name);
+        known.begun.close(event.ts);
+        let label = label.or_else(|| known.begun.so_far());
         self.settle(runner, label)
     }
 
@@ -196,11 +268,26 @@ impl Contexts {
         let known = self.known.get(&runner);
         let label = known.and_then(|known| known.label.clone());
         let name = || known.and_then(|known| known.name.as_deref());
-        label.unwrap_or_else(|| match (name(), runner.context) {
-            (Some(name), _) => kind(&name.text).into(),
-            (None, 0) => "thread".into(),
-            (None, _) => "(unnamed)".into(),
-        })
+        let begun = || {
+            let mut begun = known?.begun.so_far()?;
+            shorten(&mut begun, LONGEST_LABEL);
+            Some(Arc::from(begun))
+        };
+        label
+            .or_else(begun)
+            .unwrap_or_else(|| match (name(), runner.context) {
+                (Some(name), _) => kind(&name.text).into(),
+                (None, 0) => "thread".into(),
+                (None, _) => "(unnamed)".into(),
+            })
+    }
+
+    /// Has all be for good what is known so far: nothing comes any more.
+    pub(crate) fn settle_all(&mut self) {
+        let runners: Vec<Runner> = self.known.keys().copied().collect();
+        for runner in runners {
+            self.settle(runner, None);
+        }
     }
 
     /// Has somebody be for good what is known so far.
@@ -223,6 +310,7 @@ impl Contexts {
         }
         self.bytes += label.len();
         known.label = Some(label);
+        known.begun = Begun::default();
         Some(runner)
     }
 
@@ -390,21 +478,34 @@ mod tests {
         Runner::of(pid, pid, NonZeroU64::new(context))
     }
 
-    /// What the runner of the last event is, after each of these: by context and thread, functions with their files that are
-    /// called, or that return.
-    fn labels(events: Vec<Event>) -> Vec<Option<String>> {
+    /// What is said of the runner of the last event, after each of these: by context and thread, functions with their files
+    /// that are called, or that return.
+    fn said<T>(events: Vec<Event>, say: impl Fn(&Contexts, Runner) -> T) -> Vec<T> {
         let (mut contexts, mut pairing) = (Contexts::default(), Pairing::new());
-        let mut labels = Vec::new();
+        let mut said = Vec::new();
         for mut event in events {
             let step = pairing.follow(&mut event).expect("an event");
             contexts.follow(&step);
             if let What::Call { frame, .. } | What::Return { frame, .. } = &step.event.what {
                 let runner = Runner::of(step.event.pid, step.event.tid, frame.context);
-                let label = contexts.label(runner);
-                labels.push(label.map(|label| label.to_string()));
+                said.push(say(&contexts, runner));
             }
         }
-        labels
+        said
+    }
+
+    /// What it is, once that is known.
+    fn labels(events: Vec<Event>) -> Vec<Option<String>> {
+        said(events, |contexts, runner| {
+            Some(contexts.label(runner)?.to_string())
+        })
+    }
+
+    /// What it is as far as that is known.
+    fn so_far(events: Vec<Event>) -> Vec<String> {
+        said(events, |contexts, runner| {
+            contexts.label_so_far(runner).to_string()
+        })
     }
 
     fn by(tid: u32, context: u64, file: &str, event: Event) -> Event {
@@ -432,12 +533,12 @@ mod tests {
         assert!(found[1..].iter().all(|label| *label == role), "{found:?}");
         let green = |event| by(1, 5, "/x/eventlet/greenthread.py", event);
         let app = |event| by(1, 5, "/srv/app.py", event);
-        let found = labels(vec![
+        let found = so_far(vec![
             named(1, 5, "GreenThread-5"),
             green(call(10, "main")),
             app(call(11, "consume")),
         ]);
-        assert_eq!(found, [None, Some("consume".to_owned())]);
+        assert_eq!(found, ["GreenThread", "consume"]);
         // One that ends before it has run anything is what its name says.
         let found = labels(vec![
             named(1, 5, "GreenThread-5"),
@@ -456,8 +557,7 @@ mod tests {
             tid,
             ..named(1, 0, name)
         };
-        let some = |label: &str| Some(label.to_owned());
-        let found = labels(vec![
+        let found = so_far(vec![
             app(1, call(1, "serve")),
             lib(7, call(10, "_bootstrap")),
             lib(7, call(11, "run")),
@@ -472,18 +572,74 @@ mod tests {
             app(10, call(31, "produce")),
         ]);
         let expected = [
-            None,
-            None,
-            None,
-            some("consume"),
-            None,
-            None,
-            None,
-            some("pool worker"),
-            some("poller"),
-            some("produce"),
+            "thread",
+            "thread",
+            "thread",
+            "consume",
+            "thread",
+            "pool worker",
+            "pool worker",
+            "pool worker",
+            "poller",
+            "produce",
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn what_is_called_for_a_moment_first_is_not_what_all_was_begun_for() {
+        let other = |event| by(7, 0, "/x/oslo_utils/timeutils.py", event);
+        let lib = |event| by(7, 0, "/x/oslo_utils/excutils.py", event);
+        let future = |event| by(7, 0, "/x/concurrent/futures/_base.py", event);
+        let app = |event| by(7, 0, "/srv/app.py", event);
+        let mut events = vec![
+            lib(call(10, "wrapper")),
+            other(call(11, "__init__")),
+            other(returned(13, "__init__")),
+            future(call(14, "set_running_or_notify_cancel")),
+            future(returned(90, "set_running_or_notify_cancel")),
+            app(call(100, "consume")),
+        ];
+        for at in 0..u64::from(STAYS) {
+            events.push(app(call(200 + 10 * at, "step")));
+            events.push(app(returned(205 + 10 * at, "step")));
+        }
+        let found = labels(events.clone());
+        assert_eq!(
+            found.iter().position(Option::is_some),
+            Some(5 + usize::from(STAYS) - 1)
+        );
+        assert_eq!(found.last(), Some(&Some("consume".to_owned())));
+        // A short one is told when it has ended, by what took longest.
+        events.truncate(6);
+        events.extend([
+            app(returned(150, "consume")),
+            other(call(160, "stop")),
+            other(returned(161, "stop")),
+            lib(returned(170, "wrapper")),
+        ]);
+        let found = labels(events);
+        assert_eq!(found.iter().position(Option::is_some), Some(9));
+        assert_eq!(found[9].as_deref(), Some("consume"));
+    }
+
+    #[test]
+    fn a_worker_of_a_pool_that_has_rpc_to_serve_is_an_rpc_worker_whatever_its_pool_calls_first() {
+        let pool = |event| by(7, 0, "/x/futurist/_thread.py", event);
+        let future = |event| by(7, 0, "/x/futurist/_futures.py", event);
+        let rpc = |event| by(7, 0, "/x/oslo_messaging/rpc/server.py", event);
+        let other = |event| by(7, 0, "/srv/app.py", event);
+        let found = so_far(vec![
+            pool(call(10, "run")),
+            future(call(11, "set_running_or_notify_cancel")),
+            future(returned(12, "set_running_or_notify_cancel")),
+            other(call(13, "prepare")),
+            other(returned(14, "prepare")),
+            rpc(call(15, "_process_incoming")),
+            rpc(returned(16, "_process_incoming")),
+        ]);
+        assert!(found[..5].iter().all(|it| it == "pool worker"), "{found:?}");
+        assert_eq!(found[5..], ["RPC worker (_process_incoming)"; 2]);
     }
 
     #[test]
@@ -509,8 +665,8 @@ mod tests {
             ..event(10_000, exit)
         });
         events.push(by(7, 0, "/srv/app.py", call(10_001, "consume")));
-        let found = labels(events);
-        assert_eq!(found.last(), Some(&Some("consume".to_owned())));
+        let found = so_far(events);
+        assert_eq!(found.last().map(String::as_str), Some("consume"));
     }
 
     #[test]

@@ -291,6 +291,7 @@ pub(super) fn contexts(path: &Path, console: &Console) -> Result<Contexts, Failu
             contexts.follow(&step);
         }
     }
+    contexts.settle_all();
     Ok(contexts)
 }
 

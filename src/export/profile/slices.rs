@@ -136,7 +136,7 @@ struct Label {
     of: Option<Row>,
     /// Its own name; threads have their numbers.
     name: Option<String>,
-    /// By the calls that have ended: the outermost one ends last.
+    /// By the calls that have ended.
     role: Role<Arc<Place>>,
 }
 
@@ -392,9 +392,10 @@ impl<P: Pen> Observer for Shown<P> {
             .filter(|_| leads_here)
         {
             let (place, name) = (&slice.place, slice.place.name());
+            let ran_ns = ts.saturating_sub(slice.since);
             label
                 .role
-                .called_by(&name.text, &place.file.text, || Arc::clone(place));
+                .ran(&name.text, &place.file.text, ran_ns, || Arc::clone(place));
         }
         self.pen.closes(slice.row, &slice, ts, ending);
     }

@@ -49,7 +49,9 @@ struct Thread {
     events: Vec<(u64, i32)>,
     /// Begin, end and frame of calls that the kernel measured.
     measured: Vec<(u64, u64, u32)>,
-    /// What it is for, by the calls that have ended: the outermost one ends last. Its function is a number of `places`.
+    /// When those that are open were opened, the innermost last.
+    open: Vec<u64>,
+    /// What it is for, by the calls that have ended. Its function is a number of `places`.
     role: Role<u32>,
 }
 
@@ -112,9 +114,9 @@ impl Observer for Threads {
             return 0;
         }
         let frame = self.frame(open.key, open.place, line);
-        self.thread(open.pid, open.tid)
-            .events
-            .push((ts, frame as i32));
+        let thread = self.thread(open.pid, open.tid);
+        thread.events.push((ts, frame as i32));
+        thread.open.push(ts);
         frame
     }
 
@@ -125,10 +127,16 @@ impl Observer for Threads {
         let place = self.places.get(tag as usize).map(Arc::clone);
         let thread = self.thread(pid, tid);
         thread.events.push((ts, !(tag as i32)));
+        let since = thread.open.pop().unwrap_or(ts);
         // What closes because another greenlet goes on leads to that one's beginning and not to the thread's.
         if let Some(place) = place.filter(|_| !matches!(ending, Ending::Switched)) {
             let name = place.name();
-            thread.role.called_by(&name.text, &place.file.text, || tag);
+            thread.role.ran(
+                &name.text,
+                &place.file.text,
+                ts.saturating_sub(since),
+                || tag,
+            );
         }
     }
 

@@ -195,6 +195,11 @@ pub(crate) fn role<'a>(stack: impl Iterator<Item = (&'a str, &'a str)>) -> Optio
     known.or(entry).or(pooled).map(str::to_owned)
 }
 
+/// Whether a hub is on a stack of functions and files: what stands above it is run by it.
+pub(crate) fn has_hub<'a>(mut stack: impl Iterator<Item = (&'a str, &'a str)>) -> bool {
+    stack.any(|(function, file)| matches!(Says::of(function, file), Says::Known("hub", _)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Role, role};

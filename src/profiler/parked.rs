@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::contexts::{self, Names};
 use crate::analysis::idle::Idle;
+use crate::analysis::roles;
 use crate::process::{Identity, Process, threads, threads_inside};
 use crate::python::frames::{Frame, Parked, Stacks};
 use crate::threads as own_threads;
@@ -36,7 +37,7 @@ pub(super) struct Look {
 /// How much of what there is was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Extent {
-    /// Tasks and greenlets, whatever they do, and of how many of them it was found out what that is.
+    /// Tasks and greenlets, whatever they do, and how many of them were looked at, which is all unless there are too many.
     pub(crate) found: u64,
     pub(crate) read: u64,
     /// Whether not all objects were looked at.
@@ -195,7 +196,10 @@ fn waiting(parked: &Parked) -> Vec<Waiting> {
             idle: is_idle(&tasks.frames),
         })
     });
-    let greenlets = parked.greenlets.iter().map(|greenlets| Waiting {
+    // A hub that is switched out waits for nothing: its thread runs what it has let run, and is sampled.
+    let greenlets = parked.greenlets.iter();
+    let greenlets = greenlets.filter(|greenlets| !roles::has_hub(names(&greenlets.frames)));
+    let greenlets = greenlets.map(|greenlets| Waiting {
         frames: greenlets.frames.clone(),
         context: contexts::of_greenlet(&greenlets.frames, greenlets.cut),
         count: of_all(greenlets.count, (parked.found.1, parked.read.1)),
@@ -206,15 +210,62 @@ fn waiting(parked: &Parked) -> Vec<Waiting> {
 
 /// Whether what stands here waits for work.
 fn is_idle(frames: &[Frame]) -> bool {
-    let names = frames.iter().map(|it| (&*it.function, &*it.file));
-    // A scheduler that is switched out does not run anything.
-    Idle::of_stack(names).is_some()
+    // By this eventlet's greenlets wait, whatever for.
+    let gives_way = |(function, file): &(&str, &str)| {
+        function.ends_with("switch") && file.ends_with("eventlet/hubs/hub.py")
+    };
+    Idle::of_stack(names(frames).skip_while(gives_way)).is_some()
+}
+
+fn names(frames: &[Frame]) -> impl Iterator<Item = (&str, &str)> {
+    frames.iter().map(|it| (&*it.function, &*it.file))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::python::frames::{Awaits, Tasks};
+    use crate::python::frames::{Awaits, Greenlets, Tasks};
+
+    fn stack(functions: &[(&str, &str)]) -> Vec<Frame> {
+        let frames = functions.iter().map(|(function, file)| Frame {
+            function: (*function).to_owned(),
+            file: (*file).to_owned(),
+            line: None,
+        });
+        frames.collect()
+    }
+
+    #[test]
+    fn a_hub_that_is_switched_out_waits_for_nothing_and_its_greenlets_for_what_they_need() {
+        let hub = ("BaseHub.run", "/x/eventlet/hubs/hub.py");
+        let timer = ("Timer.__call__", "/x/eventlet/hubs/timer.py");
+        let waiter = ("Waiter.switch", "/x/eventlet/queue.py");
+        let switch = ("BaseHub.switch", "/x/eventlet/hubs/hub.py");
+        let serve = ("serve", "/srv/app.py");
+        let pool = ("_worker", "/x/concurrent/futures/thread.py");
+        let stacks = [
+            stack(&[timer, hub]),
+            stack(&[waiter, timer, hub]),
+            stack(&[switch, serve]),
+            stack(&[switch, pool]),
+        ];
+        let greenlets = stacks.into_iter().map(|frames| Greenlets {
+            count: 1,
+            descriptors: Vec::new(),
+            frames,
+            cut: false,
+            same: true,
+        });
+        let parked = Parked {
+            greenlets: greenlets.collect(),
+            found: (0, 4),
+            read: (0, 4),
+            ..Parked::default()
+        };
+        let waiting = waiting(&parked);
+        let said: Vec<_> = waiting.iter().map(|it| (&*it.context, it.idle)).collect();
+        assert_eq!(said, [("serve", false), ("pool worker", true)]);
+    }
 
     #[test]
     fn a_part_that_was_read_stands_for_all() {

@@ -29,6 +29,21 @@ pub(super) struct Alike<W, N> {
     pub(super) same: bool,
 }
 
+/// Those of which it is not known what they do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Unknown {
+    pub(super) all: usize,
+    /// Of these, those that were looked at and had ended, or did not hold still.
+    pub(super) restless: usize,
+}
+
+impl Unknown {
+    /// Of so many, how many were looked at.
+    pub(super) fn looked_at(self, of: usize) -> usize {
+        of.saturating_sub(self.all - self.restless)
+    }
+}
+
 /// What makes them equal: the code and the instruction of each frame, what they wait for, and how well they were read.
 type Key<W> = (Vec<(u64, u64)>, W, bool);
 

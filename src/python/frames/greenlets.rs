@@ -13,7 +13,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
-use super::alike::{Alike, Groups, MOST_MARKS};
+use super::alike::{Alike, Groups, MOST_MARKS, Unknown};
 use super::frame::Frame;
 use super::heap::{Bounds, Pages};
 use super::layout::Frames;
@@ -84,14 +84,14 @@ struct Place {
     frame: u64,
 }
 
-/// Which of these greenlets are switched out, those with the same stack together, the most frequent first; and of how many it is
+/// Which of these greenlets are switched out, those with the same stack together, the most frequent first; and those of which it is
 /// not known what they do.
 pub(super) fn parked<M: Memory>(
     reader: &Reader<M>,
     types: &Types,
     greenlets: &[u64],
     bounds: Bounds,
-) -> (Vec<Greenlets>, usize) {
+) -> (Vec<Greenlets>, Unknown) {
     let search = Search {
         reader,
         types,
@@ -119,11 +119,11 @@ struct Suspended {
 }
 
 impl<M: Memory> Search<'_, M> {
-    fn group(&self, greenlets: &[u64], bounds: Bounds) -> (Vec<Greenlets>, usize) {
-        let (mut groups, mut unread) = (Groups::default(), 0);
+    fn group(&self, greenlets: &[u64], bounds: Bounds) -> (Vec<Greenlets>, Unknown) {
+        let (mut groups, mut unknown) = (Groups::default(), Unknown::default());
         for greenlets in greenlets.chunks(BATCH) {
             if bounds.are_over() {
-                unread += greenlets.len();
+                unknown.all += greenlets.len();
                 continue;
             }
             let pages = Pages::of(&self.reader.memory);
@@ -141,18 +141,21 @@ impl<M: Memory> Search<'_, M> {
                     Ok(Some(Suspended { frames, descriptor })) => {
                         groups.add(frames, (), same, || descriptor)
                     }
-                    Err(_) => false,
+                    Err(_) => {
+                        unknown.restless += 1;
+                        false
+                    }
                 };
-                unread += usize::from(!is_kept);
+                unknown.all += usize::from(!is_kept);
             }
         }
-        let shown = groups.shown(self.reader, &mut unread);
+        let shown = groups.shown(self.reader, &mut unknown.all);
         let mut shown: Vec<Greenlets> = shown.into_iter().map(Greenlets::from).collect();
         shown.sort_by(|one, other| {
             let frames = one.frames.cmp(&other.frames);
             other.count.cmp(&one.count).then(frames)
         });
-        (shown, unread)
+        (shown, unknown)
     }
 
     /// A greenlet that did not hold still, and whether it does now.

@@ -26,7 +26,8 @@ pub(crate) struct Parked {
     pub(crate) unread_greenlets: usize,
     /// Of the tasks that have a name which somebody chose, by the place of the frame of their coroutine.
     pub(crate) names: Vec<((u64, u64), String)>,
-    /// How many tasks and greenlets there are, whatever they do, and of how many of these it was found out.
+    /// How many tasks and greenlets there are, whatever they do, and how many of these were looked at. What a look is too late for,
+    /// because they end or change meanwhile, were looked at.
     pub(crate) found: (usize, usize),
     pub(crate) read: (usize, usize),
     /// How many objects were looked at, and whether those were all.
@@ -105,12 +106,13 @@ pub(super) fn parked<M: Memory>(
     parked.complete &= !tasks.is_full() && !greenlets.is_full();
     parked.found = (tasks.0.len(), greenlets.0.len());
     let (tasks, greenlets) = (tasks.objects(most), greenlets.objects(most));
-    (parked.tasks, parked.unread) = tasks::parked(reader, &types, &tasks, bounds);
-    (parked.greenlets, parked.unread_greenlets) =
-        greenlets::parked(reader, &types, &greenlets, bounds);
+    let (unknown_tasks, unknown_greenlets);
+    (parked.tasks, unknown_tasks) = tasks::parked(reader, &types, &tasks, bounds);
+    (parked.greenlets, unknown_greenlets) = greenlets::parked(reader, &types, &greenlets, bounds);
+    (parked.unread, parked.unread_greenlets) = (unknown_tasks.all, unknown_greenlets.all);
     parked.read = (
-        tasks.len().saturating_sub(parked.unread),
-        greenlets.len().saturating_sub(parked.unread_greenlets),
+        unknown_tasks.looked_at(tasks.len()),
+        unknown_greenlets.looked_at(greenlets.len()),
     );
     if most.is_some() {
         parked.names = tasks::named(reader, &types, &tasks, bounds);

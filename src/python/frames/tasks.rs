@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::alike::{Alike, Groups, MOST_MARKS};
+use super::alike::{Alike, Groups, MOST_MARKS, Unknown};
 use super::frame::Frame;
 use super::generators::{self, Doing};
 use super::heap::{Bounds, Pages};
@@ -85,14 +85,14 @@ struct Chain {
     link: Link,
 }
 
-/// Which of these tasks wait, those with the same stack together, the most frequent first; and of how many it is not known what
-/// they do.
+/// Which of these tasks wait, those with the same stack together, the most frequent first; and those of which it is not known
+/// what they do.
 pub(super) fn parked<M: Memory>(
     reader: &Reader<M>,
     types: &Types,
     tasks: &[u64],
     bounds: Bounds,
-) -> (Vec<Tasks>, usize) {
+) -> (Vec<Tasks>, Unknown) {
     let search = Search {
         reader,
         types,
@@ -146,11 +146,11 @@ struct Search<'a, M> {
 
 impl<M: Memory> Search<'_, M> {
     /// Puts tasks with the same stack together.
-    fn group(&self, tasks: &[u64], bounds: Bounds) -> (Vec<Tasks>, usize) {
-        let (mut groups, mut unread) = (Groups::default(), 0);
+    fn group(&self, tasks: &[u64], bounds: Bounds) -> (Vec<Tasks>, Unknown) {
+        let (mut groups, mut unknown) = (Groups::default(), Unknown::default());
         for tasks in tasks.chunks(BATCH) {
             if bounds.are_over() {
-                unread += tasks.len();
+                unknown.all += tasks.len();
                 continue;
             }
             let pages = Pages::of(&self.reader.memory);
@@ -169,18 +169,21 @@ impl<M: Memory> Search<'_, M> {
                         chain.frames.reverse();
                         groups.add(chain.frames, awaits, same, || self.name(*task))
                     }
-                    Err(_) => false,
+                    Err(_) => {
+                        unknown.restless += 1;
+                        false
+                    }
                 };
-                unread += usize::from(!is_kept);
+                unknown.all += usize::from(!is_kept);
             }
         }
-        let shown = groups.shown(self.reader, &mut unread);
+        let shown = groups.shown(self.reader, &mut unknown.all);
         let mut shown: Vec<Tasks> = shown.into_iter().map(Tasks::from).collect();
         shown.sort_by(|one, other| {
             let names = one.names.cmp(&other.names);
             other.count.cmp(&one.count).then(names)
         });
-        (shown, unread)
+        (shown, unknown)
     }
 
     /// A task that did not hold still, and whether it does now.

@@ -537,6 +537,8 @@ fn coroutines_that_await_each_other_are_cut() {
         made_up.point(OF_FUTURE + 16, OF_FUTURE);
         let parked = parked_in(&stacks(made_up, layout));
         assert_eq!((parked.tasks.len(), parked.unread), (0, 1), "{layout:?}");
+        // It was looked at, so that no other stands for it.
+        assert_eq!((parked.found, parked.read), ((1, 1), (1, 1)), "{layout:?}");
     }
 }
 

@@ -365,7 +365,7 @@ fn perfetto_s_own_format_has_rows_for_processes_threads_and_tasks_counters_and_t
     assert_eq!(
         answers[1],
         [
-            json!([7, "serve, main thread 7"]),
+            json!([7, "main, main thread 7"]),
             json!([8, "thread 8"]),
             json!([9, "child, main thread 9"]),
         ]

@@ -244,6 +244,29 @@ fn calls_without_fields_or_without_the_required_one_are_not_counted_which_is_tol
 }
 
 #[test]
+fn why_calls_are_not_counted_is_said_of_those_of_which_it_is_true() {
+    let begun_before = |ts| {
+        let runs = told("handle", 3, Manner::Running, call(ts, "handle"));
+        vec![runs, returned(ts + 10, "handle")]
+    };
+    let without_room = |ts| [call(ts, "handle"), returned(ts + 10, "handle")];
+    let said = |events| {
+        let text = written(false, events);
+        let lines = text.lines().filter(|line| line.contains("not counted"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        said(begun_before(100)),
+        ["1 call not counted, because it was under way before tracing began"]
+    );
+    let events = [without_room(100), without_room(200)].concat();
+    assert_eq!(
+        said(events),
+        ["2 calls not counted, because their fields had no room"]
+    );
+}
+
+#[test]
 fn ever_more_values_are_held_within_a_bound() {
     let mut events = Vec::new();
     for number in 0..4_100 {

@@ -110,29 +110,38 @@ pub(super) fn text(tally: &Tally, limit: usize, distribution: bool, wall_ns: u64
             shown(&slow.values),
         );
     }
-    for (calls, what) in notes(tally) {
+    for (calls, one, several) in notes(tally) {
+        let what = if calls == 1 { one } else { several };
         let _ = writeln!(out, "{} {what}", many(calls, "call", "calls"));
     }
     out
 }
 
-/// Calls that are in no row, or not in their own, and why.
-fn notes(tally: &Tally) -> impl Iterator<Item = (u64, &'static str)> {
+/// Calls that are in no row, or not in their own, and why: of one, and of several.
+fn notes(tally: &Tally) -> impl Iterator<Item = (u64, &'static str, &'static str)> {
     let notes = [
         (
+            tally.under_way,
+            "not counted, because it was under way before tracing began",
+            "not counted, because they were under way before tracing began",
+        ),
+        (
             tally.fieldless,
-            "not counted, because they were under way before tracing began, or their fields had no room",
+            "not counted, because its fields had no room",
+            "not counted, because their fields had no room",
         ),
         (
             tally.given_up,
+            "not counted, given up while more calls were open than there is room for (docs/limits.md)",
             "not counted, given up while more calls were open than there is room for (docs/limits.md)",
         ),
         (
             tally.all.without_room,
             "in the row (others), because there were too many values (docs/limits.md)",
+            "in the row (others), because there were too many values (docs/limits.md)",
         ),
     ];
-    notes.into_iter().filter(|(calls, _)| *calls > 0)
+    notes.into_iter().filter(|(calls, ..)| *calls > 0)
 }
 
 /// A time of day, in UTC.
@@ -182,7 +191,7 @@ pub(super) fn json(kind: &str, ts: u64, tally: &Tally, groups: &Groups, wall_ns:
     });
     if kind == "summary" {
         json["slowest"] = tally.slowest.iter().map(slow).collect();
-        json["calls_without_fields"] = tally.fieldless.into();
+        json["calls_without_fields"] = (tally.fieldless + tally.under_way).into();
         json["calls_passed_over"] = tally.passed_over.into();
         json["calls_given_up"] = tally.given_up.into();
     }

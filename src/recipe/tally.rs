@@ -142,7 +142,9 @@ pub(super) struct Tally {
     pub(super) recent: Groups,
     /// Slowest first.
     pub(super) slowest: Vec<Slow>,
-    /// Calls without any field, because they ran before tracing began or their fields had no room.
+    /// Calls without any field that were not seen to begin: they were under way before tracing began, as a rule.
+    pub(super) under_way: u64,
+    /// Calls without any field though they were seen to begin: it had no room.
     pub(super) fieldless: u64,
     /// Calls in which the field that is required was not found.
     pub(super) passed_over: u64,
@@ -166,6 +168,7 @@ impl Tally {
             all: Groups::default(),
             recent: Groups::default(),
             slowest: Vec::new(),
+            under_way: 0,
             fieldless: 0,
             passed_over: 0,
             given_up: 0,
@@ -291,7 +294,10 @@ impl Tally {
             return;
         }
         let Some(fields) = frame.fields.as_deref() else {
-            self.fieldless += 1;
+            match since {
+                Some(_) => self.fieldless += 1,
+                None => self.under_way += 1,
+            }
             return;
         };
         let told = told.unwrap_or_default();

@@ -110,7 +110,11 @@ impl Missed {
 
     fn see_place(&mut self, place: &Place) {
         let sought = &self.awaited.sought;
+        let before = self.left.len();
         self.left.retain(|item| !sought.is_of(*item, place));
+        if sought.is_any() && self.left.len() < before {
+            self.left.clear();
+        }
     }
 
     /// Looks and says what there is to say, when it is time.

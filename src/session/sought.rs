@@ -24,6 +24,8 @@ pub(crate) struct Sought {
     items: Vec<Item>,
     /// What else a function has to be to be traced.
     others: Filters,
+    /// What they are together, where one of them is enough.
+    together: Option<String>,
 }
 
 /// Functions by their name, or by their file or module.
@@ -90,7 +92,11 @@ impl Sought {
                 kind: Kind::Module(glob),
             }));
         }
-        Sought { items, others }
+        Sought {
+            items,
+            others,
+            together: None,
+        }
     }
 
     /// Functions, some of them with their files: as they were typed, the file, and the name.
@@ -102,12 +108,26 @@ impl Sought {
         Sought {
             items: items.collect(),
             others: Filters::default(),
+            together: None,
+        }
+    }
+
+    /// The same where one of them is enough; `together` says what they are, such as `of these`.
+    pub(crate) fn any_of(self, together: String) -> Sought {
+        Sought {
+            together: Some(together),
+            ..self
         }
     }
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.items.len()
+    }
+
+    /// Whether nothing is looked for any longer when one of them was seen.
+    pub(crate) fn is_any(&self) -> bool {
+        self.together.is_some()
     }
 
     /// Whether an event is of this one.
@@ -176,6 +196,25 @@ impl Sought {
         with_there: bool,
         so_far: Circumstances,
     ) -> Option<String> {
+        if let Some(together) = &self.together {
+            let together = Foreign::new(together);
+            let there = missed.iter().find_map(|(_, known)| known.there.as_ref());
+            let yet = so_far.yet();
+            return match there {
+                Some((name, file)) => with_there.then(|| {
+                    let (name, file) = (Foreign::new(name), Foreign::new(file));
+                    format!(
+                        "no call {together} {yet}: {name} is there ({file}), and nobody called it"
+                    )
+                }),
+                // Most likely a recipe for a library that this program does without.
+                None if so_far.looked => Some(format!(
+                    "no call {together} {yet}, and none of these functions was found in the program: it does not use that library, or has not \
+                     imported it yet"
+                )),
+                None => with_there.then(|| format!("no call {together} {yet}")),
+            };
+        }
         let clauses: Vec<String> = missed
             .iter()
             .filter_map(|(item, known)| {
@@ -197,6 +236,18 @@ impl Sought {
             let _ = write!(text, "; nor of {} more", clauses.len() - EXPLAINED);
         }
         (!text.is_empty()).then_some(text)
+    }
+}
+
+impl Circumstances {
+    /// That nothing was seen, behind what it was not seen of.
+    fn yet(self) -> &'static str {
+        match (self.over, self.long_only) {
+            (true, false) => "was seen",
+            (false, false) => "was seen so far",
+            (true, true) => "that was long enough was seen",
+            (false, true) => "that was long enough was seen so far",
+        }
     }
 }
 
@@ -273,12 +324,7 @@ impl Known {
 
     /// Why nothing was seen, and what to type.
     fn why(&self, item: &Item, with_there: bool, so_far: Circumstances) -> Option<String> {
-        let yet = match (so_far.over, so_far.long_only) {
-            (true, false) => "was seen",
-            (false, false) => "was seen so far",
-            (true, true) => "that was long enough was seen",
-            (false, true) => "that was long enough was seen so far",
-        };
+        let yet = so_far.yet();
         if let Some((name, file)) = &self.there {
             return with_there.then(|| {
                 let (name, file) = (Foreign::new(name), Foreign::new(file));
@@ -679,5 +725,23 @@ mod tests {
         let text = said(&["zebra", "yak", "xerus", "wombat", "vole"], SO_FAR);
         assert_eq!(text.matches("no call of").count(), EXPLAINED);
         assert!(text.ends_with("; nor of 2 more"), "{text}");
+    }
+
+    #[test]
+    fn where_one_is_enough_it_is_said_that_none_is_there_or_that_one_is_and_nobody_called_it() {
+        let any = |names: &[&str]| functions(names).any_of("that recipe rpc counts".to_owned());
+        let library = any(&["dispatch", "*_send"]);
+        assert!(library.is_any());
+        assert_eq!(
+            said_in(&library, SO_FAR, false),
+            "no call that recipe rpc counts was seen so far, and none of these functions was found in the program: it does not use \
+             that library, or has not imported it yet"
+        );
+        let partly = any(&["dispatch", "put"]);
+        assert_eq!(said_in(&partly, SO_FAR, false), "");
+        assert_eq!(
+            said_in(&partly, SO_FAR, true),
+            "no call that recipe rpc counts was seen so far: Store.put is there (/srv/app/store.py), and nobody called it"
+        );
     }
 }

@@ -61,22 +61,35 @@ impl FieldsFound {
         }
     }
 
-    /// A sentence for each that was not found in every call, or in any where they vary, without its full stop.
+    /// A sentence for each that was found in some calls, or in any where they vary, and one for those that were in none, without
+    /// their full stops.
     pub fn sentences(&self) -> impl Iterator<Item = String> {
         let incomplete = self.fields.iter().filter(|it| match self.vary {
             true => it.found == 0,
             false => it.calls == 0 || it.found < it.calls,
         });
-        incomplete.map(|it| match &it.reason {
-            Some(reason) => format!(
-                "field {} was found in {} of {} calls: {reason}",
-                it.name, it.found, it.calls
-            ),
-            None => format!(
-                "field {} was in no call: no function that was called and is traced has such an argument",
-                it.name
-            ),
-        })
+        let mut nowhere = Vec::new();
+        let mut said = Vec::new();
+        for it in incomplete {
+            match &it.reason {
+                Some(reason) => said.push(format!(
+                    "field {} was found in {} of {} calls: {reason}",
+                    it.name, it.found, it.calls
+                )),
+                None => nowhere.push(it.name.as_str()),
+            }
+        }
+        let (fields, was, argument) = match nowhere.len() {
+            1 => ("field", "was", "such an argument"),
+            _ => ("fields", "were", "their arguments"),
+        };
+        let nowhere = (!nowhere.is_empty()).then(|| {
+            format!(
+                "{fields} {} {was} in no call: no function that was called and is traced has {argument}",
+                nowhere.join(", ")
+            )
+        });
+        said.into_iter().chain(nowhere)
     }
 }
 
@@ -108,5 +121,13 @@ mod tests {
         let somewhere = "field b was found in 1 of 3 calls: x has no key 1";
         assert_eq!(said(found()), [somewhere, nowhere]);
         assert_eq!(said(found().varying()), [nowhere]);
+        // However many they are, that is one line.
+        let nobody_called: Vec<String> = found().sentences().collect();
+        assert_eq!(
+            nobody_called,
+            [
+                "fields a, b, c were in no call: no function that was called and is traced has their arguments"
+            ]
+        );
     }
 }

@@ -96,6 +96,7 @@ impl Cli {
             0 | 1 => nothing(),
             _ => match Cli::whole_command().try_get_matches_from(&words) {
                 Err(error) if lacks_a_command(&error) => nothing(),
+                Err(error) => Err(explained(error, &words)),
                 other => other,
             },
         };
@@ -116,6 +117,23 @@ fn lacks_a_command(error: &clap::Error) -> bool {
             error.get(ContextKind::InvalidSubcommand),
             Some(ContextValue::String(of)) if of == "pystap"
         )
+}
+
+/// An error with a tip, where an option has taken what was meant for another place.
+fn explained(mut error: clap::Error, words: &[OsString]) -> clap::Error {
+    let lacks_a_file = error.kind() == ErrorKind::MissingRequiredArgument
+        && matches!(
+            error.get(ContextKind::InvalidArg),
+            Some(ContextValue::Strings(of)) if of.iter().any(|it| it == "<FILE>")
+        );
+    if lacks_a_file && words.iter().any(|word| word == "--stats") {
+        let tip = "every word behind --stats is the name of a function; put FILE before --stats";
+        error.insert(
+            ContextKind::Suggested,
+            ContextValue::StyledStrs(vec![tip.into()]),
+        );
+    }
+    error
 }
 
 /// When to use colours.
@@ -643,7 +661,7 @@ pub struct Trace {
     #[arg(long, requires = "min_duration", help_heading = SHOWN)]
     pub idle: bool,
     /// Also tell in which kind of greenlet or task each sample is, and look for those that wait (with --sample)
-    #[arg(long, requires = "sample", hide = true, help_heading = SHOWN)]
+    #[arg(long, hide = true, help_heading = SHOWN)]
     pub by_context: bool,
     /// When to stop and where to write.
     #[command(flatten)]
@@ -1123,7 +1141,10 @@ impl EngineChoice {
 pub const USUAL_RATE: u32 = 100;
 
 /// What is about probes, the agent or single calls, of which samples know nothing.
-const NOT_OF_SAMPLES: [&str; 21] = [
+const NOT_OF_SAMPLES: [&str; 24] = [
+    "fields",
+    "group_by",
+    "raw_times",
     "waits",
     "dry_run",
     "compile_only",

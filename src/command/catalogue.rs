@@ -7,19 +7,28 @@ use serde_json::json;
 
 use super::print;
 use crate::cli::List;
-use crate::console::Exit;
+use crate::console::{Console, Exit};
 use crate::event;
 use crate::failure::Failure;
-use crate::recipe::Catalogue as Recipes;
+use crate::recipe::{Catalogue as Recipes, Entry};
 use crate::script::Catalogue;
 use crate::session::templates::{check_template_directory, template_directories};
 use crate::text::Foreign;
 
 /// Lists recipes and templates.
-pub(super) fn list(arguments: &List) -> Result<Exit, Failure> {
+pub(super) fn list(arguments: &List, console: &Console) -> Result<Exit, Failure> {
     check_template_directory(arguments.template_dir.as_deref())?;
     let catalogue = Catalogue::load(&template_directories(arguments.template_dir.as_deref()))?;
-    let recipes = Recipes::load()?.all()?;
+    let (recipes, unusable): (Vec<_>, Vec<_>) = Recipes::load()?.all().partition(Result::is_ok);
+    let recipes: Vec<Entry> = recipes.into_iter().flatten().collect();
+    // One that is wrong does not hide the others.
+    let say_unusable = || {
+        for failure in unusable.into_iter().filter_map(Result::err) {
+            let failure = Failure::from(failure);
+            console.warning(&failure.message);
+            console.excerpt(&failure.excerpt);
+        }
+    };
     if arguments.json {
         let recipes = recipes.iter().map(|entry| {
             let recipe = &entry.recipe;
@@ -48,6 +57,7 @@ pub(super) fn list(arguments: &List) -> Result<Exit, Failure> {
             .chain(recipes)
             .collect();
         print::json(&all.into())?;
+        say_unusable();
         return Ok(Exit::Done);
     }
     // Writing to a String cannot fail.
@@ -90,6 +100,7 @@ pub(super) fn list(arguments: &List) -> Result<Exit, Failure> {
         }
     }
     print::page(&out)?;
+    say_unusable();
     Ok(Exit::Done)
 }
 

@@ -112,6 +112,7 @@ pub(super) fn run(cli: &Cli, console: &Console) -> Result<u8, Failure> {
         }
         Command::Trace(arguments) | Command::Record(arguments) => {
             let records = matches!(cli.command, Command::Record(_));
+            trace::check(arguments, records)?;
             only_here([
                 (arguments.sample.is_some(), "--sample"),
                 (arguments.otlp.url.is_some(), "--otlp"),

@@ -104,7 +104,8 @@ fn run_command(cli: &Cli, console: &Console) -> u8 {
         return ended(hosts::run(cli, console), console);
     }
     let outcome = match &cli.command {
-        Command::Trace(arguments) => trace::without_samples(arguments)
+        Command::Trace(arguments) => trace::check(arguments, false)
+            .and_then(|()| trace::without_samples(arguments))
             .and_then(|()| traces::receiver(&arguments.otlp, "traces"))
             .and_then(|receiver| match receiver {
                 Some(receiver) => traces::run(arguments, receiver, console),
@@ -112,7 +113,8 @@ fn run_command(cli: &Cli, console: &Console) -> u8 {
             }),
         Command::Record(arguments) => match arguments.sample {
             Some(rate) => sample::record(arguments, rate, console),
-            None => trace::record(arguments, cli.color, console),
+            None => trace::check(arguments, true)
+                .and_then(|()| trace::record(arguments, cli.color, console)),
         },
         Command::Report(arguments) => report::report(arguments, console).map(Into::into),
         Command::Export(arguments) => report::export(arguments, console).map(Into::into),
@@ -133,7 +135,8 @@ fn run_command(cli: &Cli, console: &Console) -> u8 {
         Command::Ps(arguments) => ps::run(arguments, console).map(Into::into),
         Command::Script {
             command: ScriptOf::Trace(arguments),
-        } => trace::without_samples(arguments)
+        } => trace::check(arguments, false)
+            .and_then(|()| trace::without_samples(arguments))
             .and_then(|()| trace::script(trace::request(arguments)))
             .map(Into::into),
         Command::Script {
@@ -146,7 +149,7 @@ fn run_command(cli: &Cli, console: &Console) -> u8 {
             doctor::run(arguments, stdout_colour(cli.color), console).map(Into::into)
         }
         Command::Agent { command } => agent::run(command, console).map(Into::into),
-        Command::List(arguments) => catalogue::list(arguments).map(Into::into),
+        Command::List(arguments) => catalogue::list(arguments, console).map(Into::into),
         Command::Schema => catalogue::schema().map(Into::into),
         Command::Completions { shell } => manual::completions(*shell).map(Into::into),
         Command::Man { directory } => manual::man(directory.as_deref()).map(Into::into),

@@ -42,6 +42,16 @@ const WRITTEN: Duration = Duration::from_secs(1);
 
 /// Refuses what makes no sense of samples.
 pub(super) fn check(arguments: &cli::Top) -> Result<(), Failure> {
+    // `--sample 200` is a rate to who types it, and a service to us.
+    if let Some(rate) = arguments.of.as_deref()
+        && rate.parse::<u32>().is_ok()
+        && process::service(rate).is_err()
+    {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("there is no service {rate:?}; if that is a rate, type --sample={rate}"),
+        ));
+    }
     match order(arguments.sort) {
         Some(_) => Ok(()),
         None => Err(Failure::new(

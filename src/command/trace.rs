@@ -183,6 +183,26 @@ pub(super) fn without_samples(arguments: &cli::Trace) -> Result<(), Failure> {
     }
 }
 
+/// Refuses what makes no sense of single calls, which are traced or recorded.
+pub(super) fn check(arguments: &cli::Trace, records: bool) -> Result<(), Failure> {
+    if !arguments.by_context || arguments.sample.is_some() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Usage,
+        match records {
+            true => {
+                "recorded calls have the greenlets and tasks that the agent tells anyway; leave out --by-context, or add --sample, \
+                 and use `pystap report --by-context FILE`"
+            }
+            false => {
+                "--by-context is for tables, and this writes single calls; use `pystap top --by-context -p PID`, or \
+                 `pystap record -o FILE -p PID` and `pystap report --by-context FILE`"
+            }
+        },
+    ))
+}
+
 /// Records: a trace in the format of recordings.
 pub(super) fn record(
     arguments: &cli::Trace,

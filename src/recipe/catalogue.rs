@@ -140,13 +140,10 @@ impl Catalogue {
         Ok(read(&stem.to_string_lossy(), Some(path.to_owned()))?.recipe)
     }
 
-    /// All of them, by name.
-    ///
-    /// # Errors
-    /// One cannot be used.
-    pub(crate) fn all(&self) -> Result<Vec<Entry>, RecipeError> {
+    /// All of them, by name; of those that cannot be used why.
+    pub(crate) fn all(&self) -> impl Iterator<Item = Result<Entry, RecipeError>> {
         let all = self.0.iter();
-        all.map(|(name, path)| read(name, path.clone())).collect()
+        all.map(|(name, path)| read(name, path.clone()))
     }
 }
 
@@ -189,7 +186,8 @@ mod tests {
 
     #[test]
     fn every_recipe_that_is_compiled_in_is_right() {
-        let entries = Catalogue::built_in().all().expect("recipes");
+        let catalogue = Catalogue::built_in();
+        let entries: Vec<Entry> = catalogue.all().map(|it| it.expect("a recipe")).collect();
         let names: Vec<&str> = entries.iter().map(|it| it.recipe.name.as_str()).collect();
         assert_eq!(names, ["http", "rpc", "sql"]);
         for Entry { recipe, .. } in entries {
@@ -206,18 +204,31 @@ mod tests {
             fs::write(directory.path().join(name), text).expect("written");
         }
         let catalogue = Catalogue::of(directory.path()).expect("read");
-        let all = catalogue.all().expect("recipes");
-        let from: Vec<(&str, bool)> = all
-            .iter()
-            .map(|it| (it.recipe.name.as_str(), it.path.is_some()))
-            .collect();
+        let from = |catalogue: &Catalogue| -> Vec<Option<(String, bool)>> {
+            let all = catalogue.all();
+            let entry = |it: Entry| (it.recipe.name, it.path.is_some());
+            all.map(|it| it.ok().map(entry)).collect()
+        };
+        let named = |name: &str, is_own| Some((name.to_owned(), is_own));
         assert_eq!(
-            from,
+            from(&catalogue),
             [
-                ("http", false),
-                ("jobs", true),
-                ("rpc", false),
-                ("sql", true)
+                named("http", false),
+                named("jobs", true),
+                named("rpc", false),
+                named("sql", true)
+            ]
+        );
+        // One that is wrong does not hide the others.
+        fs::write(directory.path().join("jobs.toml"), "description = 7").expect("written");
+        let catalogue = Catalogue::of(directory.path()).expect("read");
+        assert_eq!(
+            from(&catalogue),
+            [
+                named("http", false),
+                None,
+                named("rpc", false),
+                named("sql", true)
             ]
         );
         assert_eq!(catalogue.find("sql").expect("own").description, "d");

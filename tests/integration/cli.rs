@@ -621,6 +621,92 @@ fn a_template_of_the_users_configuration_is_listed_with_its_file() {
 }
 
 #[test]
+fn a_recipe_that_is_wrong_does_not_hide_the_others() {
+    let configuration = tempfile::tempdir().expect("a directory");
+    let recipes = configuration.path().join("pystap/recipes");
+    fs::create_dir_all(&recipes).expect("made");
+    fs::write(recipes.join("jobs.toml"), "description = 7\n").expect("written");
+    for arguments in [&["list"][..], &["list", "--json"]] {
+        let listed = run(command(arguments).env("XDG_CONFIG_HOME", configuration.path()));
+        assert_eq!(listed.code, 0, "{listed:?}");
+        for name in ["rpc", "totals"] {
+            assert!(listed.stdout.contains(name), "{listed:?}");
+        }
+        assert!(
+            listed.stderr.contains("jobs.toml is wrong: line 1"),
+            "{listed:?}"
+        );
+        assert!(listed.stderr.contains("1 | description = 7"), "{listed:?}");
+    }
+}
+
+#[test]
+fn a_recipe_that_counts_by_what_is_hidden_says_that_this_is_so() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let recipe = directory.path().join("logins.toml");
+    let text = "description = 'd'\ngroup-by = ['word']\n[[function]]\nfunction = 'f'\nfields = { word = 'a.password' }\n";
+    fs::write(&recipe, text).expect("written");
+    let recipe = recipe.to_str().expect("UTF-8");
+    let arguments = ["recipe", recipe, "--python", "/nonexistent"];
+    fails(
+        &arguments,
+        2,
+        &["field word", "are left out", "--capture-hide"],
+    );
+    // As soon as it is not hidden, the interpreter is looked for.
+    let shown = pystap_with(&[&arguments[..], &["--capture-hide", "none"]].concat());
+    assert!(shown.stderr.contains("/nonexistent"), "{shown:?}");
+}
+
+#[test]
+fn what_samples_and_traces_cannot_have_is_refused_with_what_to_type() {
+    for option in [
+        &["--field", "m=x"][..],
+        &["--field", "m=x", "--group-by", "m"],
+        &["--raw-times"],
+        &["--since-last"],
+    ] {
+        let arguments = [&["top", "--sample", "--batch", "-p", "1"], option].concat();
+        let ended = pystap_with(&arguments);
+        assert_eq!(ended.code, 2, "{ended:?}");
+        assert!(ended.stderr.contains("cannot be used with"), "{ended:?}");
+        assert!(ended.stderr.contains(option[0]), "{ended:?}");
+    }
+    fails(
+        &["top", "--sample", "200", "--batch"],
+        2,
+        &["no service \"200\"", "--sample=200"],
+    );
+    let by_context = ["--by-context", "-p", "1"];
+    let instead = ["`pystap top --by-context -p PID`", "report --by-context"];
+    for command in [
+        &["trace"][..],
+        &["script", "trace"],
+        &["trace", "--host", "web1"],
+    ] {
+        fails(&[command, &by_context].concat(), 2, &instead);
+    }
+    let record = ["record", "-o", "/nonexistent/file"];
+    fails(
+        &[&record[..], &by_context].concat(),
+        2,
+        &["leave out --by-context", "report --by-context"],
+    );
+}
+
+#[test]
+fn a_file_that_an_option_has_taken_is_asked_for_with_its_place() {
+    let ended = pystap_with(&["report", "--group-by", "m", "--stats", "handle", "a.pystap"]);
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert!(
+        ended.stderr.contains("<FILE>") && ended.stderr.contains("put FILE before --stats"),
+        "{ended:?}"
+    );
+    let other = pystap_with(&["report", "--gc"]);
+    assert!(!other.stderr.contains("--stats"), "{other:?}");
+}
+
+#[test]
 #[ignore = "needs Debian 12's Python 3.11: run by scripts/test-here"]
 fn the_marks_of_an_interpreter_are_listed_with_arguments_and_behaviour() {
     let text = pystap_with(&["marks", PYTHON]);

@@ -1,5 +1,10 @@
 //! What of a row fits on a terminal: columns of numbers, and the ends of names and paths.
 
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::text::Line;
+use ratatui::widgets::{Clear, Paragraph};
+
 use crate::text::{end_of, ending};
 
 /// Room that functions and files have if they need it, as long as there are numbers to go without:
@@ -45,6 +50,70 @@ pub(crate) fn names(function: &str, file: &str, room: usize) -> (String, String)
     (function, file)
 }
 
+/// Words of a text in lines: the first of this width, and those after it.
+pub(super) fn wrapped(text: &str, first: usize, rest: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut left = first;
+    for word in text.split_whitespace() {
+        let long = word.chars().count();
+        match lines.last_mut() {
+            Some(line) if line.is_empty() && long <= left => {
+                line.push_str(word);
+                left -= long;
+            }
+            Some(line) if long < left => {
+                line.push(' ');
+                line.push_str(word);
+                left -= long + 1;
+            }
+            _ => {
+                lines.push(word.to_owned());
+                left = rest.saturating_sub(long);
+            }
+        }
+    }
+    lines
+}
+
+/// A line whose parts stand two blanks apart, as lines of this width: what does not fit is cut between parts and goes on below.
+pub(super) fn parts(line: &str, wide: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for part in line.split("  ") {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 2 + part.chars().count() <= wide => {
+                line.push_str("  ");
+                line.push_str(part);
+            }
+            _ => lines.push(part.to_owned()),
+        }
+    }
+    lines
+}
+
+/// Draws what keys do, or a message, which takes more lines where it needs them, at the bottom. The first line of the terminal
+/// is the table's.
+pub(super) fn draw_at_bottom(frame: &mut Frame<'_>, text: &str, is_message: bool) {
+    let area = frame.area();
+    if area.height < 2 {
+        return;
+    }
+    let wide = usize::from(area.width);
+    let mut lines = match is_message {
+        true => wrapped(text, wide, wide),
+        false => vec![text.to_owned()],
+    };
+    lines.truncate(usize::from(area.height / 3).max(1));
+    let height = lines.len() as u16;
+    let bottom = Rect {
+        y: area.y + area.height - height,
+        height,
+        ..area
+    };
+    frame.render_widget(Clear, bottom);
+    let lines: Vec<Line<'_>> = lines.into_iter().map(Line::raw).collect();
+    frame.render_widget(Paragraph::new(lines), bottom);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,5 +145,20 @@ mod tests {
         assert_eq!(shown(16), of("…_action", ""));
         assert_eq!(names("f", "", 3), of("f", ""));
         assert_eq!(names("function", "", 4), of("…ion", ""));
+    }
+
+    #[test]
+    fn words_and_parts_that_do_not_fit_go_on_below() {
+        assert_eq!(wrapped("one two three", 7, 20), ["one two", "three"]);
+        assert_eq!(wrapped("one two three", 2, 7), ["", "one two", "three"]);
+        let line = "1.0 s  12 greenlets and tasks, 7 of them looked at  torn 2";
+        assert_eq!(parts(line, 80), [line]);
+        assert_eq!(
+            parts(line, 55),
+            [
+                "1.0 s  12 greenlets and tasks, 7 of them looked at",
+                "torn 2"
+            ]
+        );
     }
 }

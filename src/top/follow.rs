@@ -9,14 +9,14 @@ use ratatui::crossterm::event::{poll, read};
 use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 use ratatui::text::Line;
-use ratatui::widgets::{Clear, Paragraph};
+use ratatui::widgets::Paragraph;
 
 use super::help::{Entry, Help};
 use super::key::{Binding, bind, command};
 use super::look::Look;
 use super::pane::{self, Pane};
 use super::state::{Step, in_sight};
-use super::{Key, input, screen};
+use super::{Key, fitting, input, screen};
 use crate::console::Cover;
 use crate::text::harmless;
 
@@ -248,7 +248,7 @@ pub(crate) fn follow<T>(
             };
             message = None;
             if view.help.is_open() && key != Key::Interrupt {
-                view.help.key();
+                view.help.key(key);
                 continue;
             }
             let takes_text = table.takes_text() && key != Key::Interrupt;
@@ -294,7 +294,19 @@ fn draw(
 ) {
     let area = frame.area();
     let (headlines, rows) = table.head();
-    let above = headlines.lines().count();
+    let paused = if view.paused { "PAUSED  " } else { "" };
+    let headlines = format!("{paused}{headlines}");
+    let paper = Paper {
+        wide: usize::from(area.width),
+        look,
+    };
+    let broken = headlines
+        .lines()
+        .flat_map(|it| fitting::parts(it, paper.wide));
+    // A small terminal is the table's, as far as lines that need more than one are concerned.
+    let most = headlines.lines().count().max(usize::from(area.height / 4));
+    let mut lines: Vec<Line> = broken.take(most).map(Line::raw).collect();
+    let above = lines.len();
     let below = usize::from(area.height).saturating_sub(above + 1);
     let relatives = match view.relatives {
         true => view.selected_at(table).and_then(|at| table.relatives(at)),
@@ -304,14 +316,7 @@ fn draw(
     let room = below.saturating_sub(pane).saturating_sub(1);
     view.page = room.max(1);
     view.show_selected(rows, table);
-    let paused = if view.paused { "PAUSED  " } else { "" };
     let reversed = Style::new().add_modifier(Modifier::REVERSED);
-    let paper = Paper {
-        wide: usize::from(area.width),
-        look,
-    };
-    let headlines = format!("{paused}{headlines}");
-    let mut lines: Vec<Line> = headlines.lines().map(Line::raw).collect();
     let (heading, shown) = table.lines(view.scroll, view.page, view.selected, paper);
     lines.push(Line::styled(
         format!("{heading:wide$}", wide = paper.wide),
@@ -327,19 +332,11 @@ fn draw(
         };
         relatives.draw(frame, lower, look);
     }
-    if area.height > 1 {
-        let last = Rect {
-            y: area.y + area.height - 1,
-            height: 1,
-            ..area
-        };
-        let footer = match message {
-            Some(message) => harmless(message).replace('\n', "; "),
-            None => table.keys(),
-        };
-        frame.render_widget(Clear, last);
-        frame.render_widget(Paragraph::new(footer), last);
-    }
+    let footer = match message {
+        Some(message) => harmless(message).replace('\n', "; "),
+        None => table.keys(),
+    };
+    fitting::draw_at_bottom(frame, &footer, message.is_some());
     if view.help.is_open() {
         let mut entries: Vec<Entry> = Entry::of_keys(KEYS).collect();
         if table.has_relatives() {

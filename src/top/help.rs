@@ -1,4 +1,5 @@
-//! Help that covers a live table: what keys do, what marks and colours mean. As many pages as the terminal needs; any key goes on.
+//! Help that covers a live table: what keys do, what marks and colours mean. As many pages as the terminal needs; any key goes on, and Escape
+//! closes it.
 
 use std::borrow::Cow;
 
@@ -7,7 +8,8 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Clear, Paragraph};
 
-use super::key::Binding;
+use super::fitting;
+use super::key::{Binding, Key};
 
 /// Columns for what is explained, and from how many on a terminal has them.
 const NAMES: usize = 13;
@@ -50,31 +52,13 @@ impl Entry {
             true => (format!("{:<NAMES$}", self.name), NAMES),
             false => (format!("{}: ", self.name), 2),
         };
-        // What follows the name, and the lines after that.
-        let mut lines = vec![String::new()];
-        let mut left = wide.saturating_sub(name.chars().count());
-        for word in self.means.split_whitespace() {
-            let long = word.chars().count();
-            match lines.last_mut() {
-                Some(line) if line.is_empty() && long <= left => {
-                    line.push_str(word);
-                    left -= long;
-                }
-                Some(line) if long < left => {
-                    line.push(' ');
-                    line.push_str(word);
-                    left -= long + 1;
-                }
-                _ => {
-                    lines.push(format!("{}{word}", " ".repeat(indent)));
-                    left = wide.saturating_sub(indent + long);
-                }
-            }
-        }
+        let left = wide.saturating_sub(name.chars().count());
+        let lines = fitting::wrapped(&self.means, left, wide.saturating_sub(indent));
         let mut lines = lines.into_iter();
         let first = lines.next().unwrap_or_default();
         let first = Line::from(vec![Span::styled(name, self.style), Span::raw(first)]);
-        std::iter::once(first).chain(lines.map(Line::raw)).collect()
+        let lines = lines.map(|line| Line::raw(format!("{}{line}", " ".repeat(indent))));
+        std::iter::once(first).chain(lines).collect()
     }
 }
 
@@ -96,10 +80,10 @@ impl Help {
         self.page.is_some()
     }
 
-    /// Follows a key, whichever it is: the next page, or the end.
-    pub(crate) fn key(&mut self) {
+    /// Follows a key: Escape closes it, and any other goes to the next page, or to the end.
+    pub(crate) fn key(&mut self, key: Key) {
         let next = self.page.map(|page| page + 1);
-        self.page = next.filter(|next| *next < self.pages);
+        self.page = next.filter(|next| *next < self.pages && key != Key::Escape);
     }
 
     /// Covers everything with it, if it is shown.
@@ -118,7 +102,7 @@ impl Help {
         let shown = all.into_iter().skip(page * room).take(room);
         let mut lines: Vec<Line<'_>> = shown.collect();
         lines.push(Line::raw(match page + 1 < self.pages {
-            true => format!("any key: more ({} of {})", page + 1, self.pages),
+            true => format!("any key: more ({} of {}), Esc: close", page + 1, self.pages),
             false => "any key: close this help".to_owned(),
         }));
         frame.render_widget(Clear, area);
@@ -160,13 +144,17 @@ mod tests {
                 "any key: more (1 of"
             ]
         );
-        help.key();
+        help.key(Key::Char('x'));
         assert_eq!(
             drawn(&mut help, &entries, 20, 4),
             ["  the function", "any key: close this", "", ""]
         );
-        help.key();
+        help.key(Key::Char('x'));
         assert!(!help.is_open());
+        help.open();
+        drawn(&mut help, &entries, 20, 4);
+        help.key(Key::Escape);
+        assert!(!help.is_open(), "from any page");
         help.open();
         assert_eq!(
             drawn(&mut help, &entries, 80, 4),

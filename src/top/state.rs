@@ -375,7 +375,7 @@ impl State {
             return self.type_filter(key);
         }
         if self.help.is_open() {
-            self.help.key();
+            self.help.key(key);
             return Action::Draw;
         }
         match command(KEYS, key) {

@@ -7,7 +7,7 @@ use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Clear, Paragraph};
+use ratatui::widgets::Paragraph;
 
 use super::activity::BARS;
 use super::fitting::{self, names_room};
@@ -49,6 +49,9 @@ const MARKS: [(&str, &str); 6] = [
     ),
 ];
 
+/// What stands in a table without rows.
+const NOTHING: &str = "no call so far; a function that was called before this began, and does not return, is not here";
+
 /// Draws everything, and notes in the state how many lines of the table fit.
 pub fn draw(frame: &mut Frame<'_>, state: &mut State) {
     let area = frame.area();
@@ -70,6 +73,11 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut State) {
     for row in shown() {
         lines.push(row_line(row, state, &columns, area.width));
     }
+    if state.functions().is_empty() && state.account().wall_ns > 0 {
+        let wide = usize::from(area.width);
+        let nothing = fitting::wrapped(NOTHING, wide, wide);
+        lines.extend(nothing.into_iter().map(Line::raw));
+    }
     frame.render_widget(Paragraph::new(lines), area);
     if pane > 0
         && let Some(relatives) = relatives(state)
@@ -81,15 +89,7 @@ pub fn draw(frame: &mut Frame<'_>, state: &mut State) {
         };
         relatives.draw(frame, lower, state.look);
     }
-    if area.height > 1 {
-        let last = Rect {
-            y: area.y + area.height - 1,
-            height: 1,
-            ..area
-        };
-        frame.render_widget(Clear, last);
-        frame.render_widget(Paragraph::new(footer(state)), last);
-    }
+    fitting::draw_at_bottom(frame, &footer(state), state.message.is_some());
     if state.help.is_open() {
         state.help.draw(frame, &help(state.look));
     }
@@ -188,22 +188,22 @@ fn headline(state: &State) -> Line<'static> {
         None => String::new(),
     };
     let paused = if state.paused { "PAUSED  " } else { "" };
+    let only = match &state.only {
+        Some(only) => format!("  only {}", Foreign::new(only)),
+        None => String::new(),
+    };
     // What must be seen comes first: a narrow terminal cuts the title.
     Line::from(vec![
         Span::raw(format!("{paused}gc {share:.1}%  ")),
         lost,
         full,
         Span::raw(format!(
-            "  {:.0} s{idle}{tracer}  {}  {}  ",
+            "  {:.0} s{only}{idle}{tracer}  {}  {}  ",
             account.wall_ns as f64 / 1e9,
             many(state.processes() as u64, "process", "processes"),
             many(state.rows().len() as u64, "function", "functions"),
         )),
         Span::raw(Foreign::new(&state.title).to_string()),
-        Span::raw(match &state.only {
-            Some(only) => format!(", only {}", Foreign::new(only)),
-            None => String::new(),
-        }),
     ])
 }
 
@@ -364,13 +364,14 @@ fn footer(state: &State) -> String {
     let every = state.interval_ms() as f64 / 1e3;
     let filter = match state.filter.text.is_empty() {
         true => String::new(),
-        false => format!("  only {filter}"),
+        // Where it is seen on a narrow terminal, too.
+        false => format!("only {filter} (Esc: all)  "),
     };
     let samples = match state.has_samples {
         true => "s samples  ",
         false => "",
     };
     format!(
-        "q end  {samples}? help  enter callers  / filter  o sort  p pause  every {every} s{filter}"
+        "{filter}q end  {samples}? help  enter callers  / filter  o sort  p pause  every {every} s"
     )
 }

@@ -77,11 +77,14 @@ pub enum AttachMethodError {
     },
     /// The agent is loaded but does not answer.
     #[error(
-        "pystap's agent is loaded in it and does not wait (the child of a fork in C does once it has run Python code on its main thread; what an ended trace has left does not); give the process something to do, such as a request, and try again, or run `pystap agent install --python {python}` and restart it once, or start it as `pystap trace -- COMMAND`"
+        "pystap's agent is loaded in it and does not wait (the child of a fork in C does once it has run Python code on its main thread; what an ended trace has left does not); give the process something to do, such as a request, and try again; failing that: {}",
+        ways(python, *installed, LAUNCHING)
     )]
     Silent {
         /// The interpreter, as the process sees it.
         python: PathBuf,
+        /// Whether an agent is installed for that, so that one would wait after a restart.
+        installed: bool,
     },
     /// Its user namespace has no place for this user.
     #[error(
@@ -279,9 +282,10 @@ impl AttachMethod {
         }
         match Remote::of(pid, interpreter) {
             Ok(_) => Ok(AttachMethod::Remote),
-            Err(RemoteError::TooOld) if loaded.is_some() => {
-                Err(AttachMethodError::Silent { python: python() })
-            }
+            Err(RemoteError::TooOld) if loaded.is_some() => Err(AttachMethodError::Silent {
+                python: python(),
+                installed: installed(),
+            }),
             Err(RemoteError::TooOld) => {
                 let version =
                     version.map_or_else(|| "of this version".to_owned(), ToString::to_string);
@@ -357,5 +361,15 @@ mod tests {
         let said = closed.to_string();
         assert!(said.contains("restart it once, or start it as"), "{said}");
         assert!(!said.contains("agent install"), "{said}");
+        // What a trace has left behind changes nothing of that.
+        let silent = |installed| {
+            let python = python.clone();
+            AttachMethodError::Silent { python, installed }.to_string()
+        };
+        let said = silent(true);
+        assert!(said.contains("restart it once, or start it as"), "{said}");
+        assert!(said.contains("--inject ptrace"), "{said}");
+        assert!(!said.contains("agent install"), "{said}");
+        assert!(silent(false).contains("agent install --python"));
     }
 }

@@ -160,17 +160,24 @@ fn by_agent(process: &Listed) -> bool {
     matches!(process.agent, Some(Ok(_)))
 }
 
-fn traceable(process: &Listed) -> String {
-    let kinds = kinds(process);
-    let opens = match process.agent {
-        Some(Err(
-            AttachMethodError::Closed { installed, .. }
-            | AttachMethodError::Remote { installed, .. },
-        )) => Some(match installed {
+/// When the agent comes in, where something is in its way.
+fn opens(error: &AttachMethodError) -> Option<&'static str> {
+    match error {
+        AttachMethodError::Closed { installed, .. }
+        | AttachMethodError::Silent { installed, .. }
+        | AttachMethodError::Remote { installed, .. } => Some(match installed {
             true => "after a restart (the agent is installed)",
             false => "after `agent install` and a restart",
         }),
-        Some(Err(AttachMethodError::FreeThreaded { .. })) => Some("with `--inject ptrace`"),
+        AttachMethodError::FreeThreaded { .. } => Some("with `--inject ptrace`"),
+        _ => None,
+    }
+}
+
+fn traceable(process: &Listed) -> String {
+    let kinds = kinds(process);
+    let opens = match &process.agent {
+        Some(Err(error)) => opens(error),
         _ => None,
     };
     match (kinds.is_empty(), opens) {
@@ -202,6 +209,22 @@ fn as_json(process: &Listed) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_ended_trace_leaves_in_a_process_changes_nothing_of_when_the_agent_comes_in() {
+        for installed in [true, false] {
+            let python = std::path::PathBuf::from("/srv/venv/bin/python");
+            let before = AttachMethodError::Closed {
+                version: "3.12.1".to_owned(),
+                python: python.clone(),
+                installed,
+            };
+            let after = AttachMethodError::Silent { python, installed };
+            assert_eq!(opens(&after), opens(&before));
+            let restart = opens(&after).is_some_and(|it| it.contains("restart"));
+            assert!(restart, "{after}");
+        }
+    }
 
     #[test]
     fn a_kind_is_listed_where_a_trace_of_it_would_begin() {

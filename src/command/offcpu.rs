@@ -225,7 +225,9 @@ fn watched(arguments: &Arguments, console: &Console) -> Result<Exit, Failure> {
         select! {
             recv(stops.requests()) -> _ => break,
             recv(session.ended()) -> _ => break,
-            recv(tables) -> _ => write(arguments, &session.snapshot())?,
+            recv(tables) -> _ => if !stops.time_is_up() {
+                write(arguments, &session.snapshot())?;
+            },
         }
     }
     let snapshot = session.end();

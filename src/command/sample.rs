@@ -99,7 +99,7 @@ pub(super) fn lines(arguments: &cli::Top, rate: u32, console: &Console) -> Resul
             recv(session.ended()) -> _ => break,
             recv(tables) -> _ => {
                 say(&session, COMMAND, console);
-                if write(&session.snapshot())? {
+                if !stops.time_is_up() && write(&session.snapshot())? {
                     return Ok(Exit::Done.into());
                 }
             }

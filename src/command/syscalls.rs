@@ -72,7 +72,9 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Result<Exit, Fail
         select! {
             recv(stops.requests()) -> _ => break,
             recv(session.ended()) -> _ => break,
-            recv(tables) -> _ => write(arguments, &session.snapshot())?,
+            recv(tables) -> _ => if !stops.time_is_up() {
+                write(arguments, &session.snapshot())?;
+            },
         }
     }
     write(arguments, &session.end())?;

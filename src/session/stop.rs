@@ -16,7 +16,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,9 @@ use crate::threads;
 
 /// How long a blocked output may hold up a stop.
 const GRACE: Duration = Duration::from_secs(3);
+
+/// Before the end, what is too little for a table of its own.
+const NEARLY: Duration = Duration::from_millis(50);
 
 /// Why a session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +91,8 @@ pub(crate) struct StopSignals {
     requests: Receiver<Stop>,
     sender: Sender<Stop>,
     give_up: Arc<AtomicBool>,
+    /// When the time is up that the session was given.
+    end: OnceLock<Instant>,
 }
 
 /// Becomes true when whoever asked us to stop shall not wait any longer for an output that blocks. Signals are of the
@@ -121,6 +126,7 @@ impl StopSignals {
             requests,
             sender: sender.clone(),
             give_up: Arc::clone(&give_up),
+            end: OnceLock::new(),
         };
         threads::spawn(move || {
             for (count, signal) in signals.forever().enumerate() {
@@ -148,14 +154,22 @@ impl StopSignals {
     /// Asks for a stop after this time.
     pub(crate) fn after(&self, duration: Duration) -> io::Result<()> {
         let (sender, give_up) = (self.sender.clone(), Arc::clone(&self.give_up));
+        let end = Instant::now() + duration;
+        let _ = self.end.set(end);
         threads::spawn(move || {
-            let end = Instant::now() + duration;
             while let Some(left) = end.checked_duration_since(Instant::now()) {
                 thread::park_timeout(left);
             }
             request(&sender, Stop::Duration, &give_up, false);
         })?;
         Ok(())
+    }
+
+    /// Whether the time is as good as up: a table that is due now would be the last one, twice.
+    pub(crate) fn time_is_up(&self) -> bool {
+        self.end
+            .get()
+            .is_some_and(|end| Instant::now() + NEARLY >= *end)
     }
 }
 

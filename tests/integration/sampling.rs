@@ -605,6 +605,29 @@ fn greenlets_run_and_wait_for_as_long_as_they_say_and_are_called_by_what_they_ar
 
 #[test]
 #[ignore = "needs Debian 12's Python 3.11 and root: run by scripts/test-here"]
+fn a_table_that_is_due_when_the_time_is_up_is_written_once() {
+    let mut program = Running::start(Command::new(PYTHON).args(["-c", PROGRAM]));
+    assert_eq!(program.line(), "ready\n");
+    let pid = program.pid().to_string();
+    for command in [&["top", "--sample"][..], &["offcpu"], &["syscalls"]] {
+        let tables = |length: &str| {
+            let output = Command::new(PYSTAP)
+                .args(command)
+                .args(["--batch", "-i", "500ms", "-d", length, "-p", &pid])
+                .output()
+                .expect("pystap runs");
+            let out = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "{output:?}");
+            out.matches(" FUNCTION").count()
+        };
+        assert_eq!(tables("500ms"), 1, "{command:?}");
+        // What is due before is.
+        assert!(tables("1300ms") > 1, "{command:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs Debian 12's Python 3.11 and root: run by scripts/test-here"]
 fn a_recording_of_samples_has_greenlets_and_tasks_where_they_were_asked_for() {
     let mut program = Running::start(Command::new(PYTHON).args(["-c", CONTEXTS]));
     assert_eq!(program.line(), "ready\n");

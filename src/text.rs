@@ -182,6 +182,20 @@ pub(crate) fn end_of(name: &str, room: usize) -> String {
     }
 }
 
+/// A text on one line; of one that is longer than `room` its beginning and its end, which tell statements apart.
+pub(crate) fn both_ends(text: &str, room: usize) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let line = words.join(" ");
+    let length = line.chars().count();
+    if length <= room {
+        return line;
+    }
+    let end = room * 2 / 5;
+    let begin = line.chars().take(room.saturating_sub(end + 1));
+    let end = line.chars().skip(length - end);
+    begin.chain(['\u{2026}']).chain(end).collect()
+}
+
 /// A character's JSON escape: one or two UTF-16 units.
 pub(crate) fn json_escape(character: char) -> String {
     let mut escaped = String::new();

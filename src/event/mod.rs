@@ -18,6 +18,8 @@ use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
+use crate::text::both_ends;
+
 pub use fields::{Field, FieldValue, Fields, Float};
 pub use plain::Plain;
 pub use text::Text;
@@ -56,21 +58,12 @@ pub struct Group {
 }
 
 impl Group {
-    /// Longest value in a name, in characters; and how many of these are its end.
-    const SHOWN: usize = 100;
-    const END: usize = 40;
+    /// Longest value in a name, in characters.
+    pub(crate) const SHOWN: usize = 100;
 
     /// A value in one line, whatever a statement looks like; of a long one its beginning and its end.
     pub(crate) fn shown(value: &str) -> String {
-        let words: Vec<&str> = value.split_whitespace().collect();
-        let line = words.join(" ");
-        let length = line.chars().count();
-        if length <= Group::SHOWN {
-            return line;
-        }
-        let begin = line.chars().take(Group::SHOWN - Group::END - 1);
-        let end = line.chars().skip(length - Group::END);
-        begin.chain(['\u{2026}']).chain(end).collect()
+        both_ends(value, Group::SHOWN)
     }
 
     /// Of this function. `nth` says the how manieth of the values it is that are shown alike, from 1.

@@ -267,6 +267,23 @@ fn why_calls_are_not_counted_is_said_of_those_of_which_it_is_true() {
 }
 
 #[test]
+fn of_a_long_value_both_ends_are_shown_and_all_of_it_is_counted() {
+    let statement = format!(
+        "SELECT {}FROM instances WHERE id = ?",
+        "column, ".repeat(50)
+    );
+    let events = || {
+        let fields = [("method", named(&statement))];
+        vec![with(&fields, call(100, "handle")), returned(110, "handle")]
+    };
+    let text = written(false, events());
+    let row = text.lines().nth(1).expect("a row");
+    assert!(row.contains("  SELECT column, column,"), "{row}");
+    assert!(row.ends_with(" FROM instances WHERE id = ?"), "{row}");
+    assert_eq!(groups(&of(events())), [(statement.as_str(), 1, 0, 10)]);
+}
+
+#[test]
 fn ever_more_values_are_held_within_a_bound() {
     let mut events = Vec::new();
     for number in 0..4_100 {

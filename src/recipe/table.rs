@@ -6,11 +6,11 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::tally::{Group, Groups, Slow, Tally};
-use crate::text::Foreign;
+use crate::text::{Foreign, both_ends};
 use crate::view::{bars, count, histogram_json, many, time};
 
 /// Widest value in a row, in characters.
-const WIDEST: usize = 200;
+const WIDEST: usize = crate::event::Group::SHOWN;
 
 /// The columns, with those of [`lines`] before them.
 pub(super) fn heading(names: &[String], is_live: bool) -> String {
@@ -56,13 +56,9 @@ fn row(group: &Group, length_ns: u64) -> String {
 
 /// Values, one behind the other, on one line.
 fn shown(values: &[String]) -> String {
-    let values = values.iter().map(|value| {
-        let shown = Foreign::new(value).to_string();
-        match shown.char_indices().nth(WIDEST) {
-            Some((at, _)) => format!("{}\u{2026}", shown.get(..at).unwrap_or_default()),
-            None => shown,
-        }
-    });
+    let values = values
+        .iter()
+        .map(|value| Foreign::new(&both_ends(value, WIDEST)).to_string());
     values.collect::<Vec<_>>().join("  ")
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{count, many, time};
 use crate::analysis::requests::{Ending, Request, RequestCall, SeenRequest};
 use crate::event::{Session, json as event_json};
-use crate::text::Foreign;
+use crate::text::{Foreign, both_ends};
 
 /// Parts in the table of the slowest ones, where it stands above the calls.
 const SLOWEST: usize = 10;
@@ -61,13 +61,7 @@ fn clock(ts: u64) -> String {
 
 /// A text on one line of limited length.
 fn short(text: &str) -> String {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let mut line = words.join(" ");
-    if let Some((end, _)) = line.char_indices().nth(SHOWN) {
-        line.truncate(end);
-        line.push('\u{2026}');
-    }
-    Foreign::new(&line).to_string()
+    Foreign::new(&both_ends(text, SHOWN)).to_string()
 }
 
 fn command(recorded: Option<&Recorded>, pid: u32) -> Option<&str> {

@@ -220,6 +220,14 @@ fn a_newer_version_is_refused_and_named() {
 }
 
 #[test]
+fn the_manual_says_which_versions_are_written() {
+    let manual = include_str!("../../docs/recordings.md");
+    let words: Vec<&str> = manual.split_whitespace().collect();
+    let said = format!("today {WITHOUT_HOSTS}, or {VERSION} with several hosts.");
+    assert!(words.join(" ").contains(&said), "{said}");
+}
+
+#[test]
 fn a_recording_of_several_hosts_tells_their_processes_apart_and_says_so_to_earlier_versions() {
     let host = |name: &str| SessionHost {
         name: name.to_owned(),

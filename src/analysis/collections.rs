@@ -20,7 +20,7 @@ const GENERATIONS: std::ops::Range<i64> = 0..8;
 pub const OTHERS: u32 = 0;
 
 /// The collections of one generation in one process.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Generation {
     /// Collections that ended.
     pub count: u64,
@@ -28,6 +28,16 @@ pub struct Generation {
     pub collected: u64,
     /// Pauses in nanoseconds, of the collections whose start was seen.
     pub pauses: Histogram,
+}
+
+impl Default for Generation {
+    fn default() -> Generation {
+        Generation {
+            count: 0,
+            collected: 0,
+            pauses: Histogram::fine(),
+        }
+    }
 }
 
 /// One pause.

@@ -1,8 +1,9 @@
 //! Durations in buckets of powers of two: a few hundred bytes whatever was measured, added up in constant time, merged
-//! without loss. What SystemTap's `@hist_log` keeps in the kernel has the same shape.
+//! without loss. What SystemTap's `@hist_log` keeps in the kernel has the same shape. Where rows are few and what is counted are
+//! single numbers, each bucket has parts ([`Histogram::fine`]), so that quantiles can be believed.
 
 /// A log2 histogram of numbers, mostly nanoseconds. Smallest, largest, sum and count are exact; quantiles are
-/// interpolated within a bucket, so they are off by less than a factor of two.
+/// interpolated within a bucket, so they are off by less than a factor of two, or within a part of it, by a few percent.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Histogram {
     /// How many numbers have so many significant bits, from `fewest_bits` on: zero has none, 2^(n-1) to 2^n - 1 have n.
@@ -16,6 +17,58 @@ pub struct Histogram {
     /// Whether the smallest is only a bound, because it may be of what was taken off; and the largest.
     min_is_bound: bool,
     max_is_bound: bool,
+    /// The same numbers by parts of buckets, where all of them are known so.
+    parts: Option<Box<Parts>>,
+}
+
+/// How many numbers are in which part: each power of two has [`STEPS`] of the same width, and numbers below that are told apart.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Parts {
+    first: usize,
+    counts: Vec<u64>,
+}
+
+/// A quantile is off by one of them at most, which is 1/32 of the number.
+const STEPS: u64 = 32;
+
+impl Parts {
+    fn of(number: u64) -> usize {
+        let shift = (u64::BITS - number.leading_zeros()).saturating_sub(STEPS.ilog2() + 1);
+        (u64::from(shift) * STEPS + (number >> shift)) as usize
+    }
+
+    /// The smallest and the largest number of a part.
+    fn ends(part: usize) -> (u64, u64) {
+        let part = part as u64;
+        let shift = (part / STEPS).saturating_sub(1);
+        let from = (part - shift * STEPS) << shift;
+        (from, from + ((1 << shift) - 1))
+    }
+
+    fn add(&mut self, part: usize, more: u64) {
+        if self.counts.is_empty() {
+            self.first = part;
+        }
+        if part < self.first {
+            let fewer = self.first - part;
+            self.counts.splice(..0, std::iter::repeat_n(0, fewer));
+            self.first = part;
+        }
+        let at = part - self.first;
+        if at >= self.counts.len() {
+            self.counts.resize(at + 1, 0);
+        }
+        if let Some(count) = self.counts.get_mut(at) {
+            *count = count.saturating_add(more);
+        }
+    }
+
+    fn buckets(&self) -> impl Iterator<Item = Bucket> {
+        (self.first..).zip(&self.counts).map(|(part, &count)| {
+            let (from, to) = Parts::ends(part);
+            Bucket { from, to, count }
+        })
+    }
 }
 
 /// A bucket that is not empty: both ends inclusive.
@@ -33,6 +86,19 @@ impl Histogram {
     /// A histogram of nothing.
     pub fn new() -> Histogram {
         Histogram::default()
+    }
+
+    /// The same for few rows: of single numbers ([`Histogram::add`]) it knows quantiles well.
+    pub fn fine() -> Histogram {
+        Histogram {
+            parts: Some(Box::default()),
+            ..Histogram::default()
+        }
+    }
+
+    /// Whether quantiles are known to a factor of two only.
+    pub fn is_rough(&self) -> bool {
+        self.parts.is_none() && self.min != self.max
     }
 
     /// One that somebody else has made: how many numbers have so many bits, their sum, the smallest and the largest.
@@ -65,6 +131,9 @@ impl Histogram {
         self.max = self.max.max(number);
         self.sum = self.sum.saturating_add(number);
         self.count_bits((u64::BITS - number.leading_zeros()) as u8, 1);
+        if let Some(parts) = &mut self.parts {
+            parts.add(Parts::of(number), 1);
+        }
     }
 
     /// Adds everything that another one has counted.
@@ -83,6 +152,14 @@ impl Histogram {
         self.sum = self.sum.saturating_add(other.sum);
         for (bits, &count) in (other.fewest_bits..).zip(&other.counts) {
             self.count_bits(bits, count);
+        }
+        match (&mut self.parts, &other.parts) {
+            (Some(parts), Some(others)) => {
+                for (part, &count) in (others.first..).zip(&others.counts) {
+                    parts.add(part, count);
+                }
+            }
+            _ => self.parts = None,
         }
     }
 
@@ -197,8 +274,16 @@ impl Histogram {
         let rank = (share.clamp(0.0, 1.0) * self.count() as f64)
             .ceil()
             .max(1.0);
+        match &self.parts {
+            Some(parts) => self.at_rank(rank, parts.buckets()),
+            None => self.at_rank(rank, self.buckets()),
+        }
+    }
+
+    /// The number that has this rank by such buckets.
+    fn at_rank(&self, rank: f64, buckets: impl Iterator<Item = Bucket>) -> Option<u64> {
         let mut below = 0.0;
-        for bucket in self.buckets() {
+        for bucket in buckets {
             let count = bucket.count as f64;
             if below + count >= rank {
                 let (from, to) = (bucket.from.max(self.min), bucket.to.min(self.max));
@@ -295,6 +380,28 @@ mod tests {
         assert_eq!(own, made);
     }
 
+    #[test]
+    fn numbers_that_are_nearly_the_same_have_quantiles_that_are_so_and_others_do_not_make_them_worse()
+     {
+        let mut fine = Histogram::fine();
+        let mut rough = Histogram::new();
+        for number in (0..100)
+            .map(|it| 10_600_000 + it * 1_000)
+            .chain([16_000_000])
+        {
+            fine.add(number);
+            rough.add(number);
+        }
+        let median = fine.quantile(0.5).expect("numbers");
+        assert!((10_300_000..11_000_000).contains(&median), "{median}");
+        assert!(rough.quantile(0.5) > Some(12_000_000), "by powers of two");
+        assert!(rough.is_rough() && !fine.is_rough());
+        // What is added to it by powers of two alone is not known better.
+        fine.merge(&rough);
+        assert!(fine.is_rough());
+        assert!(!of(&[7, 7]).is_rough(), "there is but one");
+    }
+
     proptest! {
         #[test]
         fn buckets_that_fit_nothing_do_no_harm(
@@ -314,6 +421,43 @@ mod tests {
             let rank = ((share * numbers.len() as f64).ceil() as usize).max(1);
             let right = numbers[rank - 1];
             prop_assert!(got <= right.saturating_mul(2) && right <= got.saturating_mul(2).max(1), "{got} {right}");
+        }
+
+        #[test]
+        fn a_quantile_of_a_fine_one_is_within_a_part_of_the_true_one_also_when_two_were_merged(
+            one in proptest::collection::vec(0..1_000_000_000u64, 1..300),
+            other in proptest::collection::vec(any::<u64>(), 0..50),
+            share in 0.0..1.0f64,
+        ) {
+            let fine = |numbers: &[u64]| {
+                let mut fine = Histogram::fine();
+                numbers.iter().for_each(|&number| fine.add(number));
+                fine
+            };
+            let mut merged = fine(&one);
+            merged.merge(&fine(&other));
+            let mut numbers = [one, other].concat();
+            prop_assert_eq!(&merged, &fine(&numbers));
+            prop_assert!(!merged.is_rough());
+            prop_assert_eq!(merged.buckets().collect::<Vec<_>>(), of(&numbers).buckets().collect::<Vec<_>>());
+            let got = merged.quantile(share).expect("there are numbers");
+            numbers.sort_unstable();
+            let rank = ((share * numbers.len() as f64).ceil() as usize).max(1);
+            let right = numbers[rank - 1];
+            // A double has 53 bits.
+            prop_assert!(got.abs_diff(right) <= right / 32 + (right >> 50), "{got} {right}");
+        }
+
+        #[test]
+        fn parts_have_neither_gaps_nor_overlaps(number in any::<u64>(), shift in 0..64u32) {
+            let number = number >> shift;
+            let part = Parts::of(number);
+            let (from, to) = Parts::ends(part);
+            prop_assert!((from..=to).contains(&number), "{from} {number} {to}");
+            if let Some(next) = to.checked_add(1) {
+                prop_assert_eq!(Parts::ends(part + 1).0, next);
+                prop_assert_eq!(Parts::of(next), part + 1);
+            }
         }
 
         #[test]

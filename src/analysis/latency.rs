@@ -232,13 +232,13 @@ impl Latencies {
                 let latency = Latency {
                     place: Arc::clone(place),
                     line: i32::MAX,
-                    durations: Histogram::new(),
-                    net_durations: Histogram::new(),
+                    durations: Histogram::fine(),
+                    net_durations: Histogram::fine(),
                     uncertain: 0,
                     given_up: 0,
                     goes_on: false,
                     maybe_several: place.file.text == "<string>",
-                    lifetimes: Histogram::new(),
+                    lifetimes: Histogram::fine(),
                     endings_only: 0,
                     slowest: Vec::new(),
                 };

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::tally::{Group, Groups, Slow, Tally};
 use crate::text::{Foreign, both_ends};
-use crate::view::{bars, count, histogram_json, many, time};
+use crate::view::{bars, count, histogram_json, many, quantile, time};
 
 /// Widest value in a row, in characters.
 const WIDEST: usize = crate::event::Group::SHOWN;
@@ -39,7 +39,7 @@ pub(super) fn lines(groups: &Groups, limit: usize, at_ns: u64, length_ns: u64) -
 fn row(group: &Group, length_ns: u64) -> String {
     let known = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), time);
     let durations = &group.durations;
-    let quantile = |share| known(durations.quantile(share));
+    let quantile = |share| quantile(durations, share);
     format!(
         "{:>9} {:>9.1} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}  {}",
         count(group.calls),

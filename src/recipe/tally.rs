@@ -94,7 +94,7 @@ impl Groups {
                     values: Rc::clone(values),
                     calls: 0,
                     errors: 0,
-                    durations: Histogram::new(),
+                    durations: Histogram::fine(),
                     statuses: Vec::new(),
                 });
                 *fresh.insert(next)

@@ -149,7 +149,7 @@ fn eighty_by_twenty_four_has_the_table_and_what_must_be_seen() {
     );
     assert_eq!(
         lines[3],
-        "        2   210ms  20.8   210ms   105ms   200ms   200ms  load  app.py:1"
+        "        2   210ms  20.8   210ms   105ms  ~200ms   200ms  load  app.py:1"
     );
     assert!(
         lines[23].starts_with("q end  ? help  enter callers"),

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::{count, group_json, histogram_json, many, overhead_line, time};
+use super::{count, group_json, histogram_json, many, overhead_line, quantile, time};
 use crate::analysis::functions::{Function, Functions};
 use crate::analysis::overhead::Overhead;
 use crate::event::hosts;
@@ -274,7 +274,7 @@ pub fn cells(row: &Function, account: &TableAccount) -> Vec<String> {
         format!("{share:.1}"),
         known(account.cumulative_ns(row)),
         known(row.net_average_ns(account.overhead)),
-        known(durations.quantile(0.95)),
+        quantile(durations, 0.95),
         match durations.max() {
             Some(max) if durations.max_is_bound() => format!("≤{}", time(max)),
             max => known(max),

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{bars, count, group_json, histogram_json, many, moment, overhead_line, since, time};
+use super::{
+    bars, count, group_json, histogram_json, many, moment, overhead_line, quantile, since, time,
+};
 use crate::analysis::histogram::Histogram;
 use crate::analysis::latency::{Latencies, Latency};
 
@@ -26,8 +28,8 @@ pub fn lines(latencies: &Latencies, at_ns: u64, length_ns: u64) -> String {
             count(calls),
             calls as f64 * 1e9 / length_ns.max(1) as f64,
             known(durations.mean()),
-            known(durations.quantile(0.5)),
-            known(durations.quantile(0.95)),
+            quantile(durations, 0.5),
+            quantile(durations, 0.95),
             known(durations.max()),
             latency.place.name(),
             whereabouts(latency),
@@ -60,7 +62,7 @@ fn others(latencies: &Latencies) -> String {
 /// Mean, percentiles and maximum.
 fn spread(durations: &Histogram) -> String {
     let known = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), time);
-    let quantile = |share| known(durations.quantile(share));
+    let quantile = |share| quantile(durations, share);
     format!(
         "mean {}, p50 {}, p90 {}, p95 {}, p99 {}, max {}",
         known(durations.mean()),

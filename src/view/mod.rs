@@ -118,6 +118,15 @@ pub(crate) fn since(nanoseconds: u64) -> String {
 /// Widest bar of a histogram, in characters.
 const BAR: usize = 40;
 
+/// The duration below or at which this share of all lies: with `~` where it is known to a factor of two only.
+pub(crate) fn quantile(durations: &Histogram, share: f64) -> String {
+    match durations.quantile(share) {
+        None => "-".to_owned(),
+        Some(number) if durations.is_rough() => format!("~{}", time(number)),
+        Some(number) => time(number),
+    }
+}
+
 /// A log2 histogram as lines with bars.
 pub(crate) fn bars(histogram: &Histogram, indent: &str, out: &mut String) {
     let most = histogram.buckets().map(|bucket| bucket.count).max();

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{bars, count, histogram_json, moment, since, time};
+use super::{bars, count, histogram_json, moment, quantile, since, time};
 use crate::analysis::collections::Collections;
 
 /// The columns of [`line()`].
@@ -62,7 +62,7 @@ pub fn text(collections: &Collections, wall_ns: u64, start: u64, limit: usize) -
             count(counted.collected),
             time(counted.pauses.sum()),
             known(counted.pauses.mean()),
-            known(counted.pauses.quantile(0.95)),
+            quantile(&counted.pauses, 0.95),
             known(counted.pauses.max()),
         ));
     }

@@ -170,7 +170,7 @@ impl Results {
         Some(self.functions.entry(key).or_insert_with(|| Function {
             place: Arc::clone(place),
             line,
-            durations: Histogram::new(),
+            durations: Histogram::fine(),
             parts: Parts::default(),
             split: 0,
             unsplit: HashMap::new(),

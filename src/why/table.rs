@@ -7,7 +7,7 @@ use super::part::{Doing, Part, Parts, Sum};
 use super::results::{Call, Function, Results};
 use crate::analysis::keys::FunctionKey;
 use crate::text::Foreign;
-use crate::view::{count, many, time};
+use crate::view::{count, many, quantile, time};
 use crate::waits::{Account, Waker};
 
 /// Widths of the columns.
@@ -104,11 +104,7 @@ fn title(function: &Function) -> String {
 
 fn block(out: &mut String, function: &Function, open: u64, page: &Page<'_>) {
     let durations = &function.durations;
-    let quantile = |share: f64| {
-        durations
-            .quantile(share)
-            .map_or_else(|| "-".to_owned(), time)
-    };
+    let quantile = |share| quantile(durations, share);
     let _ = writeln!(out, "{}", title(function));
     let unsplit: u64 = function.unsplit.values().sum();
     let _ = writeln!(
@@ -325,7 +321,7 @@ mod tests {
         });
         let expected = "\
 get_all  app.py:12
-  2 calls, 150ms in all: p50 67.1ms, p95 100ms, p99 100ms, longest 100ms
+  2 calls, 150ms in all: p50 50.3ms, p95 100ms, p99 100ms, longest 100ms
   1 of these not split: something was lost meanwhile
   1 call still open
    TOTAL     % PER CALL     MAX    TIMES  REASON     IN               ON                       WOKEN BY

@@ -137,7 +137,7 @@ fn eighty_by_twenty_four_has_the_table_and_what_must_be_seen() {
     let lines = drawn(&mut state(), 80, 24);
     assert_eq!(
         lines[0],
-        "gc 2.0%  lost 0  1 s  2 processes  3 functions  nova"
+        "gc 2.0%  lost 0  1 s  nova  2 processes  3 functions"
     );
     assert_eq!(
         lines[1].trim_end(),
@@ -189,7 +189,7 @@ fn on_eighty_columns_functions_and_files_of_a_service_can_be_told_apart() {
     state.show(snapshot);
     let lines = drawn(&mut state, 80, 24);
     // Before what is less important.
-    let begins = "gc 0.0%  lost 0  1 s  only file */nova/*  1 process  3 functions  nova";
+    let begins = "gc 0.0%  lost 0  1 s  nova, only file */nova/*  1 process  3 functions";
     assert!(lines[0].starts_with(begins), "{lines:?}");
     assert_eq!(
         lines[1].trim_end(),
@@ -675,7 +675,7 @@ fn sums_of_the_kernel_are_shown_like_others() {
     let lines = drawn(&mut state, 100, 24);
     assert_eq!(
         lines[0],
-        "gc 5.0%  lost 0  2 s  3 processes  1 function  nova"
+        "gc 5.0%  lost 0  2 s  nova  3 processes  1 function"
     );
     assert_eq!(
         lines[2],

@@ -17,7 +17,7 @@ use super::state::KEYS;
 use super::{State, look};
 use crate::analysis::callers;
 use crate::analysis::functions::Function;
-use crate::text::{Foreign, harmless};
+use crate::text::{Foreign, both_ends, harmless};
 use crate::view::hot::{self, Column, Number};
 use crate::view::{count, many, time};
 
@@ -48,6 +48,9 @@ const MARKS: [(&str, &str); 6] = [
         "not known, because a return is in doubt or too many calls are open",
     ),
 ];
+
+/// Longest title in the first line, in characters: a command that was launched can be longer.
+const TITLE: usize = 30;
 
 /// What stands in a table without rows.
 const NOTHING: &str = "no call so far; a function that was called before this began, and does not return, is not here";
@@ -189,21 +192,22 @@ fn headline(state: &State) -> Line<'static> {
     };
     let paused = if state.paused { "PAUSED  " } else { "" };
     let only = match &state.only {
-        Some(only) => format!("  only {}", Foreign::new(only)),
+        Some(only) => format!(", only {}", Foreign::new(only)),
         None => String::new(),
     };
-    // What must be seen comes first: a narrow terminal cuts the title.
+    let title = both_ends(&state.title, TITLE);
+    let title = Foreign::new(&title);
+    // What must be seen comes first: a narrow terminal cuts the end.
     Line::from(vec![
         Span::raw(format!("{paused}gc {share:.1}%  ")),
         lost,
         full,
         Span::raw(format!(
-            "  {:.0} s{only}{idle}{tracer}  {}  {}  ",
+            "  {:.0} s  {title}{only}{idle}{tracer}  {}  {}",
             account.wall_ns as f64 / 1e9,
             many(state.processes() as u64, "process", "processes"),
             many(state.rows().len() as u64, "function", "functions"),
         )),
-        Span::raw(Foreign::new(&state.title).to_string()),
     ])
 }
 

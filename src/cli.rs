@@ -121,18 +121,25 @@ fn lacks_a_command(error: &clap::Error) -> bool {
 
 /// An error with a tip, where an option has taken what was meant for another place.
 fn explained(mut error: clap::Error, words: &[OsString]) -> clap::Error {
-    let lacks_a_file = error.kind() == ErrorKind::MissingRequiredArgument
-        && matches!(
-            error.get(ContextKind::InvalidArg),
-            Some(ContextValue::Strings(of)) if of.iter().any(|it| it == "<FILE>")
-        );
-    if lacks_a_file && words.iter().any(|word| word == "--stats") {
-        let tip = "every word behind --stats is the name of a function; put FILE before --stats";
-        error.insert(
-            ContextKind::Suggested,
-            ContextValue::StyledStrs(vec![tip.into()]),
-        );
-    }
+    let typed = |option: &str| words.iter().any(|word| word == option);
+    let tip = match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(of)))
+            if typed("--stats") && of.iter().any(|it| it == "<FILE>") =>
+        {
+            "every word behind --stats is the name of a function; put FILE before --stats"
+                .to_owned()
+        }
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(of)))
+            if typed("--sample") && of.parse::<u32>().is_ok() =>
+        {
+            format!("type --sample={of} for that rate")
+        }
+        _ => return error,
+    };
+    error.insert(
+        ContextKind::Suggested,
+        ContextValue::StyledStrs(vec![tip.into()]),
+    );
     error
 }
 

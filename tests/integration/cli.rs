@@ -695,13 +695,16 @@ fn what_samples_and_traces_cannot_have_is_refused_with_what_to_type() {
 }
 
 #[test]
-fn a_file_that_an_option_has_taken_is_asked_for_with_its_place() {
+fn what_an_option_takes_or_does_not_take_is_said_where_that_is_the_mistake() {
     let ended = pystap_with(&["report", "--group-by", "m", "--stats", "handle", "a.pystap"]);
     assert_eq!(ended.code, 2, "{ended:?}");
     assert!(
         ended.stderr.contains("<FILE>") && ended.stderr.contains("put FILE before --stats"),
         "{ended:?}"
     );
+    let rate = pystap_with(&["record", "--sample", "200", "-o", "file", "-p", "1"]);
+    assert_eq!(rate.code, 2, "{rate:?}");
+    assert!(rate.stderr.contains("type --sample=200"), "{rate:?}");
     let other = pystap_with(&["report", "--gc"]);
     assert!(!other.stderr.contains("--stats"), "{other:?}");
 }

@@ -1,5 +1,5 @@
-//! Help that covers a live table: what keys do, what marks and colours mean. As many pages as the terminal needs; any key goes on, and Escape
-//! closes it.
+//! Help that covers a live table: what keys do, what marks and colours mean. As many pages as the terminal needs; any key goes on, and
+//! Escape closes it.
 
 use std::borrow::Cow;
 

@@ -275,13 +275,13 @@ impl Histogram {
             .ceil()
             .max(1.0);
         match &self.parts {
-            Some(parts) => self.at_rank(rank, parts.buckets()),
-            None => self.at_rank(rank, self.buckets()),
+            Some(parts) => self.at_rank(rank, &mut parts.buckets()),
+            None => self.at_rank(rank, &mut self.buckets()),
         }
     }
 
     /// The number that has this rank by such buckets.
-    fn at_rank(&self, rank: f64, buckets: impl Iterator<Item = Bucket>) -> Option<u64> {
+    fn at_rank(&self, rank: f64, buckets: &mut dyn Iterator<Item = Bucket>) -> Option<u64> {
         let mut below = 0.0;
         for bucket in buckets {
             let count = bucket.count as f64;

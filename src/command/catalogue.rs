@@ -10,7 +10,7 @@ use crate::cli::List;
 use crate::console::{Console, Exit};
 use crate::event;
 use crate::failure::Failure;
-use crate::recipe::{Catalogue as Recipes, Entry};
+use crate::recipe::Catalogue as Recipes;
 use crate::script::Catalogue;
 use crate::session::templates::{check_template_directory, template_directories};
 use crate::text::Foreign;
@@ -19,12 +19,16 @@ use crate::text::Foreign;
 pub(super) fn list(arguments: &List, console: &Console) -> Result<Exit, Failure> {
     check_template_directory(arguments.template_dir.as_deref())?;
     let catalogue = Catalogue::load(&template_directories(arguments.template_dir.as_deref()))?;
-    let (recipes, unusable): (Vec<_>, Vec<_>) = Recipes::load()?.all().partition(Result::is_ok);
-    let recipes: Vec<Entry> = recipes.into_iter().flatten().collect();
-    // One that is wrong does not hide the others.
+    let (mut recipes, mut unusable) = (Vec::new(), Vec::new());
+    for recipe in Recipes::load()?.all() {
+        match recipe {
+            Ok(recipe) => recipes.push(recipe),
+            // One that is wrong does not hide the others.
+            Err(error) => unusable.push(Failure::from(error)),
+        }
+    }
     let say_unusable = || {
-        for failure in unusable.into_iter().filter_map(Result::err) {
-            let failure = Failure::from(failure);
+        for failure in &unusable {
             console.warning(&failure.message);
             console.excerpt(&failure.excerpt);
         }

@@ -17,7 +17,7 @@ use crate::event::Place;
 use crate::field::Field;
 use crate::script::Filters;
 
-pub(crate) use catalogue::{Catalogue, Entry, RecipeError};
+pub(crate) use catalogue::{Catalogue, RecipeError};
 pub(crate) use normal::Normal;
 pub(crate) use sink::{Grouping, Options};
 

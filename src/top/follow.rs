@@ -285,6 +285,20 @@ pub(crate) fn follow<T>(
     })
 }
 
+/// The lines above a table, with what does not fit on them below.
+fn above_a_table(headlines: &str, paused: bool, area: Rect) -> Vec<Line<'static>> {
+    let paused = if paused { "PAUSED  " } else { "" };
+    let headlines = format!("{paused}{headlines}");
+    // A small terminal is the table's, as far as lines that need more than one are concerned.
+    let most = headlines.lines().count().max(usize::from(area.height / 4));
+    let mut lines = Vec::new();
+    for line in headlines.lines() {
+        lines.extend(fitting::parts(line, usize::from(area.width)));
+    }
+    lines.truncate(most);
+    lines.into_iter().map(Line::raw).collect()
+}
+
 fn draw(
     frame: &mut Frame<'_>,
     table: &impl Table,
@@ -294,18 +308,11 @@ fn draw(
 ) {
     let area = frame.area();
     let (headlines, rows) = table.head();
-    let paused = if view.paused { "PAUSED  " } else { "" };
-    let headlines = format!("{paused}{headlines}");
     let paper = Paper {
         wide: usize::from(area.width),
         look,
     };
-    let broken = headlines
-        .lines()
-        .flat_map(|it| fitting::parts(it, paper.wide));
-    // A small terminal is the table's, as far as lines that need more than one are concerned.
-    let most = headlines.lines().count().max(usize::from(area.height / 4));
-    let mut lines: Vec<Line> = broken.take(most).map(Line::raw).collect();
+    let mut lines = above_a_table(&headlines, view.paused, area);
     let above = lines.len();
     let below = usize::from(area.height).saturating_sub(above + 1);
     let relatives = match view.relatives {

@@ -29,7 +29,7 @@ const MARKS: [(&str, &str); 6] = [
     ),
     (
         "tracer's",
-        "cost per event, taken out of the times; --raw-times keeps it",
+        "cost per event, taken out of times that are no sums; --raw-times keeps it",
     ),
     (
         "(columns)",

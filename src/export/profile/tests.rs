@@ -109,13 +109,23 @@ fn as_text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).expect("UTF-8")
 }
 
-#[test]
-fn folded_stacks_are_without_what_lies_within_calls_and_in_their_callers_of_the_tracer_s_cost() {
+/// The folded stacks of a session in which an event costs so much, and this is within a call.
+fn folded_without(per_event: u64, within: u64, events: Vec<Event>) -> String {
     let session = Session {
-        overhead_ns_per_event: NonZeroU64::new(100),
-        overhead_ns_within_call: Some(40),
+        overhead_ns_per_event: NonZeroU64::new(per_event),
+        overhead_ns_within_call: Some(within),
         ..Session::default()
     };
+    as_text(made_of(
+        session,
+        |output| Box::new(Folded::new(output, Selection::default())),
+        false,
+        events,
+    ))
+}
+
+#[test]
+fn folded_stacks_are_without_what_lies_within_calls_and_in_their_callers_of_the_tracer_s_cost() {
     let events = vec![
         call(1_000, "main"),
         call(2_000, "leaf"),
@@ -124,40 +134,26 @@ fn folded_stacks_are_without_what_lies_within_calls_and_in_their_callers_of_the_
         returned(3_100, "leaf"),
         returned(4_000, "main"),
     ];
-    let folded = as_text(made_of(
-        session,
-        |output| Box::new(Folded::new(output, Selection::default())),
-        false,
-        events,
-    ));
     // Of 2,800 ns in main, 160 lie between the calls of leaf, and twice 100 at its own ends.
     assert_eq!(
-        folded,
+        folded_without(100, 40, events),
         "main (app.py:1) 2440\nmain (app.py:1);leaf (app.py:1) 120\n"
     );
 }
 
 #[test]
 fn folded_stacks_keep_a_tenth_of_times_where_events_cost_more_than_was_measured() {
-    let session = Session {
-        overhead_ns_per_event: NonZeroU64::new(100_000),
-        overhead_ns_within_call: Some(100_000),
-        ..Session::default()
-    };
     let events = vec![
         call(1_000, "main"),
         call(2_000, "leaf"),
         returned(2_100, "leaf"),
         returned(4_000, "main"),
     ];
-    let folded = as_text(made_of(
-        session,
-        |output| Box::new(Folded::new(output, Selection::default())),
-        false,
-        events,
-    ));
     // Three intervals and 3,000 ns, of which each has 900 taken out.
-    assert_eq!(folded, "main (app.py:1) 1100\n");
+    assert_eq!(
+        folded_without(100_000, 100_000, events),
+        "main (app.py:1) 1100\n"
+    );
 }
 
 #[test]

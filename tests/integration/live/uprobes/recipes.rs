@@ -49,33 +49,44 @@ client = app.test_client()
 print(json.dumps([client.get(f"/servers/{number}").status_code for number in range(10)]))
 "#;
 
-/// Answers remote procedure calls of its own, of which some fail; each has a request.
+/// Answers remote procedure calls of its own, each with a request: those of a wave at the same time, one wave after the other. Has to
+/// be told how it runs them, and which methods are in each wave.
 const RPC: &str = r#"
-import json, os
+import json, os, threading, time
 import oslo_messaging
 from oslo_config import cfg
 class Answers:
     def work(self, context):
         return 1
+    def wait(self, context):
+        time.sleep(0.02)
     def fail(self, context):
         raise ValueError
 cfg.CONF([])
 transport = oslo_messaging.get_rpc_transport(cfg.CONF, url="fake://")
 target = oslo_messaging.Target(topic="answers", server="here")
-server = oslo_messaging.get_rpc_server(transport, target, [Answers()], executor="threading")
+server = oslo_messaging.get_rpc_server(transport, target, [Answers()], executor=executor)
 server.start()
 client_of = getattr(oslo_messaging, "get_rpc_client", None) or oslo_messaging.RPCClient
 client = client_of(transport, oslo_messaging.Target(topic="answers"))
-answered = {"work": 0, "fail": 0}
-for number, method in enumerate(["work"] * 7 + ["fail"] * 2):
+asked = []
+def ask(number, method):
     try:
         client.call({"request_id": f"req-{number}"}, method)
     except Exception:
         pass
-    answered[method] += 1
-server.stop()
-server.wait()
-print(json.dumps(answered), flush=True)
+    asked.append(method)
+number = 0
+for methods in waves:
+    asking = []
+    for method in methods:
+        asking.append(threading.Thread(target=ask, args=(number, method)))
+        number += 1
+    for one in asking:
+        one.start()
+    for one in asking:
+        one.join()
+print(json.dumps({method: asked.count(method) for method in set(asked)}), flush=True)
 os._exit(0)
 "#;
 
@@ -175,54 +186,23 @@ fn requests_of_flask_have_the_status_that_their_client_saw_in_a_tree() {
     });
 }
 
-/// Calls of green threads, of which half give way while they answer and others are answered meanwhile.
-const GREEN_RPC: &str = r#"
-import eventlet
-eventlet.monkey_patch()
-import json, os, time
-import oslo_messaging
-from oslo_config import cfg
-class Answers:
-    def slow(self, context):
-        time.sleep(0.02)
-    def fast(self, context):
-        return 1
-    def fail(self, context):
-        raise ValueError
-cfg.CONF([])
-transport = oslo_messaging.get_rpc_transport(cfg.CONF, url="fake://")
-target = oslo_messaging.Target(topic="answers", server="here")
-server = oslo_messaging.get_rpc_server(transport, target, [Answers()], executor="eventlet")
-server.start()
-client_of = getattr(oslo_messaging, "get_rpc_client", None) or oslo_messaging.RPCClient
-client = client_of(transport, oslo_messaging.Target(topic="answers"))
-answered = {"slow": 0, "fast": 0, "fail": 0}
-def ask(number):
-    method = ["slow", "fast", "slow", "fail"][number % 4]
-    try:
-        client.call({"request_id": f"req-{number}"}, method)
-    except Exception:
-        pass
-    answered[method] += 1
-for begin in range(0, 80, 20):
-    asking = [eventlet.spawn(ask, number) for number in range(begin, begin + 20)]
-    for one in asking:
-        one.wait()
-print(json.dumps(answered), flush=True)
-os._exit(0)
-"#;
-
 #[test]
 #[ignore = "needs uprobe events and tests/recipes/install: run by tests/uprobes/run"]
 fn remote_calls_that_are_answered_while_others_wait_are_counted_in_a_tree() {
+    // Greenlets: half of them give way while they answer.
+    let program = format!(
+        "import eventlet\neventlet.monkey_patch()\nexecutor = 'eventlet'\n\
+         waves = [['wait', 'work', 'wait', 'fail'] * 5] * 4\n{RPC}"
+    );
     leaves_nothing(|| {
         for library in ["oslo-14", "oslo-16"] {
-            let (table, answered) = seen("rpc", library, GREEN_RPC);
-            assert_eq!(answered, json!({ "slow": 40, "fast": 20, "fail": 20 }));
+            let (table, answered) = seen("rpc", library, &program);
+            let made = json!({ "wait": 40, "work": 20, "fail": 20 });
+            assert_eq!(answered, made, "{library}");
             let expected = [
                 group("fail", 20, 20),
-                group("fast", 20, 0),
-                group("slow", 40, 0),
+                group("wait", 40, 0),
+                group("work", 20, 0),
             ];
             assert_eq!(groups(&table, "method"), expected, "{library}");
         }
@@ -232,9 +212,10 @@ fn remote_calls_that_are_answered_while_others_wait_are_counted_in_a_tree() {
 #[test]
 #[ignore = "needs uprobe events and tests/recipes/install: run by tests/uprobes/run"]
 fn remote_calls_are_those_that_their_caller_made_each_with_its_request_in_a_tree() {
+    let program = format!("executor = 'threading'\nwaves = [['work']] * 7 + [['fail']] * 2\n{RPC}");
     leaves_nothing(|| {
         for library in ["oslo-14", "oslo-16"] {
-            let (table, answered) = seen("rpc", library, RPC);
+            let (table, answered) = seen("rpc", library, &program);
             assert_eq!(answered, json!({ "work": 7, "fail": 2 }), "{library}");
             let expected = [group("fail", 2, 2), group("work", 7, 0)];
             assert_eq!(groups(&table, "method"), expected, "{library}");

@@ -234,6 +234,8 @@ impl Merger {
 
     /// Takes what a source has said.
     fn take(&mut self, index: usize) {
+        let engines = self.sources.iter().filter(|source| !source.accompanies);
+        let has_several = engines.count() > 1;
         for _ in 0..TURN {
             let Some(source) = self.sources.get_mut(index) else {
                 return;
@@ -274,8 +276,8 @@ impl Merger {
                 }
                 // Known here, and better.
                 Message::Late(_) => {}
-                // Nothing tells which events it is about.
-                Message::EventCost(_) => {}
+                // Nothing tells which of their events it is about.
+                Message::EventCost(_) if has_several => {}
                 Message::LostInKernel(count) => {
                     let waits_for = source.reached;
                     source.lost_in_kernel = count;
@@ -370,6 +372,7 @@ mod tests {
 
     use super::*;
     use crate::analysis::totals::Rows;
+    use crate::engine::event_cost::Cost;
     use crate::event::{Event, LossStage, What};
 
     /// Longer than anything takes.
@@ -605,6 +608,26 @@ mod tests {
         assert!(matches!(next(&merged), Message::LostInKernel(14)));
         voices[0].say(Message::LostInKernel(5));
         assert!(matches!(next(&merged), Message::LostInKernel(15)));
+    }
+
+    #[test]
+    fn what_events_cost_is_told_of_one_engine_and_its_company_and_not_of_two() {
+        let cost = || {
+            let per_event = std::num::NonZeroU64::new(200).expect("more than nothing");
+            Message::EventCost(Cost {
+                per_event,
+                within_call: Some(150),
+            })
+        };
+        for (company, engines) in [(0, 1), (1, 1), (0, 2), (1, 2)] {
+            let (merged, voices) = beside(company, engines, SOON);
+            voices[company].say(cost());
+            voices[company].say(Message::Unparsed(7));
+            if engines == 1 {
+                assert!(matches!(next(&merged), Message::EventCost(_)));
+            }
+            assert!(matches!(next(&merged), Message::Unparsed(7)));
+        }
     }
 
     #[test]

@@ -614,28 +614,36 @@ fn events_cost_more_where_what_they_need_is_in_no_cache_and_reports_know() {
         let dir = tempfile::tempdir().expect("a directory");
         let trace = dir.path().join("run.json");
         let trace = trace.to_str().expect("UTF-8");
-        let record = ["trace", "--engine", "direct", "--output", trace, "--"];
         let cost = |line: Option<&str>| {
             let line: Value = serde_json::from_str(line.expect("a line")).expect("JSON");
             line["overhead_ns_per_event"].as_u64()
         };
-        let costs = (0..20).find_map(|_| {
-            let many = [PYTHON_3_11, &program, "20000", "60000", "3"];
-            done(&[&record[..], &many].concat());
-            let written = std::fs::read_to_string(trace).expect("written");
-            // Not every beginning of a session has a calm moment.
-            let calm = cost(written.lines().next())?;
-            Some((calm, cost(written.lines().last())))
-        });
-        let (calm, really) = costs.expect("one of them had a calm moment");
-        assert!(
-            really > Some(calm + calm / 2),
-            "in calm {calm}, really {really:?}"
-        );
-        let report = done(&["report", "--json", trace]);
-        let table: Value = serde_json::from_str(&report.stdout).expect("JSON");
-        let known = table["account"]["overhead_ns_per_event"].as_u64();
-        assert_eq!(known, really, "{}", table["account"]);
+        // What tells waits beside tells no events.
+        for waits in [&[][..], &["--waits"]] {
+            let record = [
+                &["trace", "--engine", "direct"],
+                waits,
+                &["--output", trace],
+            ]
+            .concat();
+            let many = ["--", PYTHON_3_11, &program, "20000", "60000", "3"];
+            let costs = (0..20).find_map(|_| {
+                done(&[&record[..], &many].concat());
+                let written = std::fs::read_to_string(trace).expect("written");
+                // Not every beginning of a session has a calm moment.
+                let calm = cost(written.lines().next())?;
+                Some((calm, cost(written.lines().last())))
+            });
+            let (calm, really) = costs.expect("one of them had a calm moment");
+            assert!(
+                really > Some(calm + calm / 2),
+                "in calm {calm}, really {really:?}, {waits:?}"
+            );
+            let report = done(&["report", "--json", trace]);
+            let table: Value = serde_json::from_str(&report.stdout).expect("JSON");
+            let known = table["account"]["overhead_ns_per_event"].as_u64();
+            assert_eq!(known, really, "{}", table["account"]);
+        }
     });
 }
 

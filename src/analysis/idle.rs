@@ -110,6 +110,15 @@ impl Idle {
         }
     }
 
+    /// The same of a greenlet or task that is switched out. Greenlets of eventlet wait in a function of its hub, whatever for: what they
+    /// wait for is said by its caller.
+    pub(crate) fn of_parked<'a>(stack: impl Iterator<Item = (&'a str, &'a str)>) -> Option<Idle> {
+        let gives_way = |(function, file): &(&str, &str)| {
+            function.ends_with("switch") && file.ends_with("eventlet/hubs/hub.py")
+        };
+        Idle::of_stack(stack.skip_while(gives_way))
+    }
+
     /// What a function waits for, if it waits, that these have called, the innermost first.
     pub(super) fn of_call<'a>(
         place: &'a Place,

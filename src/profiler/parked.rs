@@ -210,11 +210,7 @@ fn waiting(parked: &Parked) -> Vec<Waiting> {
 
 /// Whether what stands here waits for work.
 fn is_idle(frames: &[Frame]) -> bool {
-    // By this eventlet's greenlets wait, whatever for.
-    let gives_way = |(function, file): &(&str, &str)| {
-        function.ends_with("switch") && file.ends_with("eventlet/hubs/hub.py")
-    };
-    Idle::of_stack(names(frames).skip_while(gives_way)).is_some()
+    Idle::of_parked(names(frames)).is_some()
 }
 
 fn names(frames: &[Frame]) -> impl Iterator<Item = (&str, &str)> {

@@ -233,7 +233,7 @@ impl Contexts {
             self.forget();
             self.insert(runner, Known::default());
         }
-        let is_open = || step.stack().any(|open| open.context == frame.context);
+        let is_open = || step.stack_of(frame.context).next().is_some();
         let has_ended = !is_call && !is_open();
         let known = self.known.get_mut(&runner)?;
         known.calls = known.calls.saturating_add(1);

@@ -179,16 +179,7 @@ impl Returning<'_> {
         };
         let exact = exact && inclusive_ns.is_some();
         let likely = exact || (in_line && frame.likely && inclusive_ns.is_some());
-        let took = self.took(&frame);
-        let seen_ns = inclusive_ns.or(took.filter(|_| frame.was_running && is_whole));
-        Some(finished(
-            thread,
-            &frame,
-            outer,
-            (inclusive_ns, seen_ns),
-            exact,
-            likely,
-        ))
+        Some(finished(thread, &frame, outer, inclusive_ns, exact, likely))
     }
 
     /// Whether the frame that seems to return is the one that does.
@@ -277,14 +268,12 @@ impl Returning<'_> {
         let took = self.ts.checked_sub(frame.ts);
         let exact = known.is_some() || (frame.certain && frame.gap == self.gap);
         let inclusive_ns = if exact { known.or(took) } else { None };
-        let is_whole = frame.gap == self.gap;
-        let seen_ns = inclusive_ns.or(took.filter(|_| frame.was_running && is_whole));
         let is_known = inclusive_ns.is_some();
         Some(finished(
             thread,
             &frame,
             outer,
-            (inclusive_ns, seen_ns),
+            inclusive_ns,
             is_known,
             is_known,
         ))
@@ -499,18 +488,22 @@ impl Returning<'_> {
     }
 }
 
-/// A frame that has ended, with what it took, and what of that was seen. That is covered by the `outer` call of its function, if
-/// there is one.
+/// A frame that has ended now. What it lasted, or has since it was seen to run, is covered by the `outer` call of its function, if there
+/// is one.
 fn finished(
     thread: &mut Thread,
     frame: &Frame,
     outer: Option<usize>,
-    (inclusive_ns, seen_ns): (Option<u64>, Option<u64>),
+    inclusive_ns: Option<u64>,
     exact: bool,
     likely: bool,
 ) -> FinishedCall {
     let inclusive_intervals = thread.intervals - frame.intervals_before;
-    let (mut cumulative_ns, mut cumulative_intervals) = match seen_ns {
+    let since_seen = || {
+        let ran = frame.was_running && frame.gap == thread.accounted_gap;
+        thread.accounted.checked_sub(frame.ts).filter(|_| ran)
+    };
+    let (mut cumulative_ns, mut cumulative_intervals) = match inclusive_ns.or_else(since_seen) {
         Some(seen_ns) => (seen_ns, inclusive_intervals),
         None => (frame.covered_ns, frame.covered_intervals),
     };

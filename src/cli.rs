@@ -122,6 +122,10 @@ fn lacks_a_command(error: &clap::Error) -> bool {
 /// An error with a tip, where an option has taken what was meant for another place.
 fn explained(mut error: clap::Error, words: &[OsString]) -> clap::Error {
     let typed = |option: &str| words.iter().any(|word| word == option);
+    let rate = words.windows(2).find_map(|pair| match pair {
+        [option, rate] if option == "--sample" => rate.to_str()?.parse::<u32>().ok(),
+        _ => None,
+    });
     let tip = match (error.kind(), error.get(ContextKind::InvalidArg)) {
         (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(of)))
             if typed("--stats") && of.iter().any(|it| it == "<FILE>") =>
@@ -129,11 +133,10 @@ fn explained(mut error: clap::Error, words: &[OsString]) -> clap::Error {
             "every word behind --stats is the name of a function; put FILE before --stats"
                 .to_owned()
         }
-        (ErrorKind::UnknownArgument, Some(ContextValue::String(of)))
-            if typed("--sample") && of.parse::<u32>().is_ok() =>
-        {
-            format!("type --sample={of} for that rate")
-        }
+        (ErrorKind::UnknownArgument, _) => match rate {
+            Some(rate) => format!("type --sample={rate} for that rate"),
+            None => return error,
+        },
         _ => return error,
     };
     error.insert(

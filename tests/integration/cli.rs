@@ -702,9 +702,14 @@ fn what_an_option_takes_or_does_not_take_is_said_where_that_is_the_mistake() {
         ended.stderr.contains("<FILE>") && ended.stderr.contains("put FILE before --stats"),
         "{ended:?}"
     );
-    let rate = pystap_with(&["record", "--sample", "200", "-o", "file", "-p", "1"]);
-    assert_eq!(rate.code, 2, "{rate:?}");
-    assert!(rate.stderr.contains("type --sample=200"), "{rate:?}");
+    for typed in [
+        &["record", "--sample", "200", "-o", "file", "-p", "1"][..],
+        &["top", "--sample", "200", "nova"],
+    ] {
+        let rate = pystap_with(typed);
+        assert_eq!(rate.code, 2, "{rate:?}");
+        assert!(rate.stderr.contains("type --sample=200"), "{rate:?}");
+    }
     let other = pystap_with(&["report", "--gc"]);
     assert!(!other.stderr.contains("--stats"), "{other:?}");
 }

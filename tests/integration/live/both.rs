@@ -12,9 +12,10 @@ use crate::tracing::{Traced, leaves_nothing, trace};
 
 /// A stream without what differs from run to run: times, and thread IDs, which are replaced by their rank, as the
 /// threads were created. Each thread's own order counts; how threads alternate does not. Whether a return has a duration counts
-/// `with_durations`. Collections that the interpreter begins by itself, while it starts, are left out: when they come is a
-/// matter of how much was allocated before, with the agent also of the moment at which it arrived.
-fn normalised(traced: &Traced, with_durations: bool) -> Vec<Vec<String>> {
+/// `with_durations`. What the interpreter does before it runs the program is left out, since the agent arrives in the
+/// midst of that, and so are collections that the interpreter begins by itself: when they come is a matter of how much
+/// was allocated before.
+fn normalised(traced: &Traced, program: &str, with_durations: bool) -> Vec<Vec<String>> {
     let mut threads: BTreeMap<u32, Vec<String>> = BTreeMap::new();
     // An engine may deliver an event late, and says how many; its time stamp is right all the same.
     let mut events = traced.events.clone();
@@ -26,6 +27,14 @@ fn normalised(traced: &Traced, with_durations: bool) -> Vec<Vec<String>> {
         .map_or(u64::MAX, |event| event.ts);
     let of_a_collection = |what: &What| matches!(what, What::GcStart { .. } | What::GcDone { .. });
     events.retain(|event| !of_a_collection(&event.what) || event.ts >= first_full);
+    let of_program =
+        |what: &What| matches!(what, What::Call { place, .. } if place.file.text == program);
+    let begins = events
+        .iter()
+        .find(|event| of_program(&event.what))
+        .unwrap_or_else(|| panic!("nothing of {program} was traced"))
+        .ts;
+    events.retain(|event| event.ts >= begins || matches!(event.what, What::Process { .. }));
     for event in &events {
         let told = match &event.what {
             What::Call { place, line, frame } => format!("call {place:?} {line} {frame:?}"),
@@ -87,7 +96,8 @@ fn both_say_the_same(programs: &[(&Script, &str)]) {
             // A return that was written before its call has no duration.
             let is_ordered = |traced: &Traced| traced.summary.unordered == 0;
             let with_durations = is_ordered(&stap) && is_ordered(&uprobes);
-            let [stap, uprobes] = [stap, uprobes].map(|it| normalised(&it, with_durations));
+            let [stap, uprobes] =
+                [stap, uprobes].map(|it| normalised(&it, &program, with_durations));
             let ends = |side: &[Vec<String>]| -> Vec<(usize, Option<String>, Option<String>)> {
                 let ends = |it: &Vec<String>| (it.len(), it.first().cloned(), it.last().cloned());
                 side.iter().map(ends).collect()

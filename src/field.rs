@@ -1,11 +1,15 @@
 //! The language of `--field`: a name, and a path that begins at an argument and leads through attributes, keys and items to a
 //! value. Read here and followed by the agent (`agent/src/fields.rs`). Also what one that leads nowhere is said to lack.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use pystap_agent_protocol::{CURRENT_SPAN, Part};
+use pystap_agent_protocol::{CALLER, CURRENT_SPAN, Part, RETURNED};
 use pystap_glob::{Glob, lower};
 use pystap_ring::fields::{Absent, MOST_FIELDS};
+
+/// Behind the name of a field that is read when a value is returned.
+pub const AT_RETURN: &str = "@return";
 
 /// Longest text of a field in bytes.
 const LONGEST: usize = 1024;
@@ -21,6 +25,8 @@ pub struct Field {
     pub argument: String,
     /// The way from there.
     pub path: Vec<Part>,
+    /// Whether it is read when a value is returned, and not when the call begins.
+    pub at_return: bool,
     /// Of which functions; of all that are traced where none is named.
     pub functions: Vec<Glob>,
 }
@@ -75,10 +81,11 @@ impl Field {
             functions.push(glob);
             reader.rest = &text[left.rfind(':').map_or(0, |at| at + 1)..];
         }
-        let name = reader.name("the name of a field")?.to_owned();
+        let (name, at_return) = reader.name_and_time()?;
         reader.take('=')?;
         let (argument, path) = reader.path()?;
         Ok(Field {
+            at_return: at_return || argument == RETURNED,
             name,
             argument,
             path,
@@ -86,11 +93,19 @@ impl Field {
         })
     }
 
-    /// Reads the path of a field whose name is known, for all functions.
+    /// Reads a name, with [`AT_RETURN`] or without, and a path that belongs to it, for all functions.
     ///
     /// # Errors
-    /// What is wrong with it, and where.
+    /// What is wrong with the path, and where; of the name, too, which is not shown.
     pub fn named(name: &str, path: &str) -> Result<Field, FieldError> {
+        let mut reader = Reader {
+            text: name,
+            rest: name,
+        };
+        let (name, at_return) = reader.name_and_time()?;
+        if !reader.rest.is_empty() {
+            return Err(reader.error(format!("nothing or {AT_RETURN} must come")));
+        }
         let mut reader = Reader {
             text: path,
             rest: path,
@@ -100,11 +115,24 @@ impl Field {
         }
         let (argument, path) = reader.path()?;
         Ok(Field {
-            name: name.to_owned(),
+            at_return: at_return || argument == RETURNED,
+            name,
             argument,
             path,
             functions: Vec::new(),
         })
+    }
+
+    /// Who called, as `NAME (FILE:LINE)`: the nearest function that is in none of these files.
+    pub fn caller<'a>(name: &str, passed_over: impl IntoIterator<Item = &'a Glob>) -> Field {
+        let key = |glob: &Glob| Part::Key(glob.as_str().to_owned());
+        Field {
+            name: name.to_owned(),
+            argument: CALLER.to_owned(),
+            path: passed_over.into_iter().map(key).collect(),
+            at_return: false,
+            functions: Vec::new(),
+        }
     }
 
     /// The span of OpenTelemetry's API that is current in these calls.
@@ -113,12 +141,16 @@ impl Field {
             name: name.to_owned(),
             argument: CURRENT_SPAN.to_owned(),
             path: Vec::new(),
+            at_return: false,
             functions: Vec::new(),
         }
     }
 
     /// Whether its value is left out where values of such names are: its own name, and the last one on its path.
     pub fn is_hidden(&self, hidden: &[Glob]) -> bool {
+        if self.argument == CALLER {
+            return false;
+        }
         let names = self.path.iter().rev().find_map(|part| match part {
             Part::Attribute(name) | Part::Key(name) => Some(name),
             Part::Number(_) => None,
@@ -134,9 +166,18 @@ impl Field {
         })
     }
 
-    /// Its path, as it is typed.
+    /// Its path, as it is typed, and [`AT_RETURN`] behind it where it is not read before.
     pub fn path(&self) -> impl fmt::Display {
-        Path(&self.argument, Some(&self.path))
+        let path = Path(&self.argument, Some(&self.path));
+        format!("{path}{}", self.when())
+    }
+
+    /// What says that it is read at the return, where the path does not.
+    fn when(&self) -> &'static str {
+        match self.at_return && self.argument != RETURNED {
+            true => AT_RETURN,
+            false => "",
+        }
     }
 
     /// Why it has no value in a call, at this part of its path.
@@ -154,6 +195,9 @@ impl Field {
         match why {
             Absent::Unbound if self.argument == CURRENT_SPAN => {
                 "no span of OpenTelemetry was current".to_owned()
+            }
+            Absent::Unbound if self.argument == CALLER => {
+                "every caller was in one of the files that are passed over".to_owned()
             }
             Absent::Unbound => format!("{} has no value", self.argument),
             Absent::NoAttribute => format!("{before} has no attribute {wanted}"),
@@ -173,6 +217,36 @@ impl Field {
             Absent::NoItem => format!("{before} has no item {wanted}"),
         }
     }
+}
+
+/// Joins the paths of a field that are tried one after the other.
+const OR: &str = " or ";
+
+/// The paths of fields by their names, as sessions and recordings have them.
+pub fn paths<'a>(fields: impl IntoIterator<Item = &'a Field>) -> BTreeMap<String, String> {
+    let mut paths: BTreeMap<String, String> = BTreeMap::new();
+    for field in fields {
+        let path = field.path().to_string();
+        let known = paths.entry(field.name.clone()).or_default();
+        if known.is_empty() {
+            *known = path;
+        } else if !known.split(OR).any(|it| it == path) {
+            known.push_str(OR);
+            known.push_str(&path);
+        }
+    }
+    paths
+}
+
+/// Whether a field with these paths is read when calls return, and never before.
+pub fn is_of_returns(paths: &str) -> bool {
+    let is_of_returned = |path: &str| {
+        let rest = path.strip_prefix(RETURNED);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    paths
+        .split(OR)
+        .all(|path| path.ends_with(AT_RETURN) || is_of_returned(path))
 }
 
 /// The fields of a session in the order of their names. Of those with one name, the first that a call has is its value.
@@ -196,6 +270,9 @@ struct Path<'a>(&'a str, Option<&'a [Part]>);
 impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0)?;
+        if self.0 == CALLER {
+            return Ok(());
+        }
         for part in self.1.unwrap_or_default() {
             match part {
                 Part::Attribute(name) => write!(f, ".{name}")?,
@@ -210,12 +287,8 @@ impl fmt::Display for Path<'_> {
 /// As it is typed, without the functions.
 impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}={}",
-            self.name,
-            Path(&self.argument, Some(&self.path))
-        )
+        let path = Path(&self.argument, Some(&self.path));
+        write!(f, "{}{}={path}", self.name, self.when())
     }
 }
 
@@ -254,6 +327,17 @@ impl<'a> Reader<'a> {
         }
         self.rest = rest;
         Ok(name)
+    }
+
+    /// Takes the name of a field, and whether it is read when a value is returned.
+    fn name_and_time(&mut self) -> Result<(String, bool), FieldError> {
+        let name = self.name("the name of a field")?.to_owned();
+        if !self.rest.starts_with('@') {
+            return Ok((name, false));
+        }
+        self.rest = (self.rest.strip_prefix(AT_RETURN))
+            .ok_or_else(|| self.error(format!("{AT_RETURN} must come, or no @")))?;
+        Ok((name, true))
     }
 
     /// Takes all that is left: an argument, and the way from there.
@@ -381,6 +465,36 @@ mod tests {
     }
 
     #[test]
+    fn what_is_read_at_the_return_is_marked_or_begins_with_it() {
+        for (text, at_return, shown) in [
+            (
+                "rows@return=cursor.rowcount",
+                true,
+                "cursor.rowcount@return",
+            ),
+            ("glob*:rows@return=cursor", true, "cursor@return"),
+            ("rows=return", true, "return"),
+            ("rows=return[0].count", true, "return[0].count"),
+            ("rows@return=return", true, "return"),
+            ("rows=cursor.rowcount", false, "cursor.rowcount"),
+            ("rows=returned.rows", false, "returned.rows"),
+        ] {
+            let field = Field::parse(text).expect(text);
+            assert_eq!(field.at_return, at_return, "{text}");
+            assert_eq!(field.path().to_string(), shown, "{text}");
+            assert_eq!(is_of_returns(shown), at_return, "{text}");
+            let name = text.split_once('=').map_or("", |(name, _)| name);
+            let name = name.trim_start_matches("glob*:");
+            let path = text.split_once('=').map_or("", |(_, path)| path);
+            let named = Field::named(name, path).expect(text);
+            assert_eq!((named.name.as_str(), named.at_return), ("rows", at_return));
+        }
+        // One that a call can have when it begins is nothing of returns.
+        assert!(!is_of_returns("cursor.rowcount@return or rows"));
+        assert!(is_of_returns("cursor.rowcount@return or return.rows"));
+    }
+
+    #[test]
     fn what_is_wrong_is_said_with_its_place() {
         for (text, expected) in [
             (
@@ -433,6 +547,10 @@ mod tests {
                 r#"a backslash stands only before a quote or another one, at character 6, before "\\n']""#,
             ),
             ("f g=a", "'=' must come, at character 2, before \" g=a\""),
+            (
+                "f@exit=a",
+                "@return must come, or no @, at character 2, before \"@exit=a\"",
+            ),
             (
                 "f=a[99999999999999999999]",
                 "a whole number or a key in quotes must come, such as [0] or ['method'], at character 5, before \"99999999999999999999\u{2026}\"",

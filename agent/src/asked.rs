@@ -15,6 +15,8 @@ pub(crate) struct Fields(Vec<Asked>);
 pub(crate) struct Asked {
     pub(crate) argument: String,
     pub(crate) path: Vec<Part>,
+    /// Whether it is read when a value is returned.
+    pub(crate) at_return: bool,
     functions: Vec<Glob>,
 }
 
@@ -30,6 +32,7 @@ impl Fields {
             Ok(Asked {
                 argument: field.argument.clone(),
                 path: field.path.clone(),
+                at_return: field.at_return,
                 functions: functions.collect::<Result<_, _>>()?,
             })
         });

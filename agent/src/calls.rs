@@ -100,9 +100,9 @@ unsafe fn leave(
             Left::Long(times) => Some(times),
             Left::Unknown => None,
         };
-        tell_return(shard, object, value, times, details);
+        tell_return(shard, object, frame, value, times, details);
     } else if returns_are_heard(shard) {
-        tell_return(shard, object, value, None, details);
+        tell_return(shard, object, frame, value, None, details);
     }
     Outcome::Told
 }

@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering
 use pystap_ring::MOST_TEXT;
 
 use crate::capture::{self, Parameter};
-use crate::fields::{self, Field};
+use crate::fields::{self, OfFunction};
 use crate::live::{self, LIVE};
 use crate::marks::{CUT_FILE, CUT_NAME, CUT_QUALNAME};
 use crate::names;
@@ -45,7 +45,7 @@ pub(crate) struct Code {
     /// Its parameters, when arguments are told.
     pub(crate) parameters: Vec<Parameter>,
     /// Its fields.
-    pub(crate) fields: Vec<Field>,
+    pub(crate) fields: OfFunction,
     /// Names that are in no string; never read, only kept.
     _own: Vec<Box<[u8]>>,
     before: *mut Code,
@@ -496,7 +496,7 @@ unsafe fn put_away(code: *mut Code) {
     // All that it has of the program's memory.
     (*code).instructions = Vec::new();
     (*code).parameters = Vec::new();
-    (*code).fields = Vec::new();
+    (*code).fields = OfFunction::default();
     (*code)._own = Vec::new();
     (*code).before = null_mut();
     (*code).after = (*known).free;
@@ -546,7 +546,7 @@ unsafe fn read(shard: Shard, object: Ptr, session: usize) -> Option<Box<Code>> {
         } else {
             Vec::new()
         },
-        fields: Vec::new(),
+        fields: OfFunction::default(),
         _own: own,
         before: null_mut(),
         after: null_mut(),

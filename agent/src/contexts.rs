@@ -16,7 +16,7 @@ use crate::live::{self, is_on};
 use crate::marks::{self, CONTEXT_NAME};
 use crate::names;
 use crate::python::{
-    METH_FASTCALL, Method, Owned, Ptr, api, c_function, is_free_threaded, loaded, string,
+    METH_FASTCALL, Method, Owned, Ptr, api, c_function, is_free_threaded, loaded, minor, string,
     type_name, type_of, version,
 };
 use crate::ring;
@@ -287,6 +287,28 @@ pub(crate) unsafe fn greenlet(shard: Shard) -> Option<Ptr> {
     // The thread holds a reference of its own to what runs on it.
     (api().Py_DecRef)(current);
     (!greenlets.is_main(current)).then_some(current)
+}
+
+/// The greenlet that goes on when another one ends, and the frame in which it waits; none where it does not.
+pub(crate) struct Parent {
+    pub(crate) greenlet: Owned,
+    pub(crate) frame: Option<Owned>,
+}
+
+/// The parent of a greenlet. Not on 3.9, where a collection could come in between.
+pub(crate) unsafe fn parent(shard: Shard, greenlet: &Owned) -> Option<Parent> {
+    if minor() < 10 {
+        return None;
+    }
+    let kind = Owned::borrowed((*CONTEXTS.at(shard)).greenlets?.kind)?;
+    let get = |name, of: &Owned| {
+        let getter = kind.attribute(name)?.attribute(c"__get__")?;
+        let got = getter.call(&[of, &kind])?;
+        (got.as_ptr() != api()._Py_NoneStruct).then_some(got)
+    };
+    let greenlet = get(c"parent", greenlet)?;
+    let frame = get(c"gr_frame", &greenlet);
+    Some(Parent { greenlet, frame })
 }
 
 /// The number of what runs, 0 for neither greenlet nor task. A new one is named first.

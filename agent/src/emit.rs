@@ -1,7 +1,7 @@
 //! What is said of calls and returns, through the ring or by a probe.
 
 use alloc::vec::Vec;
-use core::ptr::null;
+use core::ptr::{null, null_mut};
 
 use pystap_ring::fields::FieldsWriter;
 
@@ -94,27 +94,45 @@ pub(crate) unsafe fn tell_entry(
         None
     };
     // Apart, so that a call without them costs one look.
-    if !(*code).fields.is_empty() && details.flags & !SUSPENSION == 0 {
-        return tell_with_fields(shard, code, frame, details, context, text);
+    if !(*code).fields.at_entry.is_empty() && details.flags & !SUSPENSION == 0 {
+        let fields = Fields::Entry(frame);
+        return tell_with_fields(shard, code, fields, details, context, text);
     }
     tell(shard, Side::Entry, code, details, context, text);
 }
 
-/// An entry with its fields, which are told through the ring alone.
+/// Which fields are read, of the frame where it is at hand, else null.
+#[derive(Clone, Copy)]
+enum Fields {
+    Entry(Ptr),
+    /// With what is returned.
+    Return(Ptr, Ptr),
+}
+
+/// An entry or a return with its fields, which are told through the ring alone.
 #[inline(never)]
 unsafe fn tell_with_fields(
     shard: Shard,
     code: *mut Code,
-    frame: Ptr,
+    fields: Fields,
     details: Details,
     context: u64,
     text: Option<Vec<u8>>,
 ) {
-    let fields = fields::read(&(*code).fields, frame);
-    let fields = fields.as_ref().and_then(FieldsWriter::bytes);
-    let values = (text.as_deref().map(without_end), fields);
+    let read = match fields {
+        Fields::Entry(frame) => fields::read(shard, &(*code).fields.at_entry, frame, null_mut()),
+        Fields::Return(frame, value) => {
+            fields::read(shard, &(*code).fields.at_return, frame, value)
+        }
+    };
+    let bytes = read.as_ref().and_then(FieldsWriter::bytes);
+    let values = (text.as_deref().map(without_end), bytes);
     let Details { line, flags } = details;
-    ring::call(shard, &raw mut (*code).told, (line, flags), context, values);
+    let function = &raw mut (*code).told;
+    match fields {
+        Fields::Entry(_) => ring::call(shard, function, (line, flags), context, values),
+        Fields::Return(..) => ring::left(shard, function, (line, flags), context, values),
+    }
 }
 
 /// The end of a text is for those who read strings.
@@ -122,11 +140,13 @@ fn without_end(text: &[u8]) -> &[u8] {
     text.strip_suffix(b"\0").unwrap_or(text)
 }
 
-/// A return, for whoever listens, with what was measured of its call. `value` is null where an exception leaves the frame.
+/// A return, for whoever listens, with what was measured of its call. `frame` is it where that is at hand, else null; `value` is
+/// null where an exception leaves the frame.
 #[inline(always)]
 pub(crate) unsafe fn tell_return(
     shard: Shard,
     object: Ptr,
+    frame: Ptr,
     value: Ptr,
     times: Option<Times>,
     details: impl FnOnce(*mut Code) -> Details,
@@ -139,6 +159,15 @@ pub(crate) unsafe fn tell_return(
     let capture = (*LIVE.get()).settings.capture;
     let text = (capture.returns && details.flags == 0 && !value.is_null())
         .then(|| capture::value(value, (*code).hides, capture.limit.min((*code).room)));
+    // Apart, as above. With times there are none: fields and the agent's own pairing are not asked for together.
+    if !(*code).fields.at_return.is_empty()
+        && details.flags == 0
+        && !value.is_null()
+        && times.is_none()
+    {
+        let fields = Fields::Return(frame, value);
+        return tell_with_fields(shard, code, fields, details, context, text);
+    }
     tell(shard, Side::Return(times), code, details, context, text);
 }
 
@@ -186,7 +215,7 @@ unsafe fn tell_function(
         return match side {
             Side::Entry => ring::call(shard, function, (line, flags), context, (text, None)),
             Side::Return(None) => {
-                ring::left(shard, function, (line, flags), context, text);
+                ring::left(shard, function, (line, flags), context, (text, None));
             }
             Side::Return(Some(times)) => {
                 ring::timed(shard, function, (line, flags), context, text, times);

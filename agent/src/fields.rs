@@ -3,38 +3,41 @@
 //! What is a property, or is stored in a container of the program's own making, is absent, and it is said why.
 
 use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::ffi::CStr;
+use core::fmt::Write as _;
 
-use pystap_agent_protocol::{CURRENT_SPAN, Part};
+use pystap_agent_protocol::{CALLER, CURRENT_SPAN, Part, RETURNED};
+use pystap_glob::Glob;
 use pystap_ring::fields::{Absent, FieldsWriter, Value};
 
-use crate::asked::Fields;
+use crate::asked::{Asked, Fields};
 use crate::capture::{self, Parameter};
-use crate::python::{Owned, Ptr, api, type_name, type_of};
-use crate::span;
+use crate::python::{Owned, Ptr, api, type_name, type_of, uncollected};
+use crate::shards::Shard;
 use crate::stored::{attribute, found, integer, is_text, item, text};
+use crate::{contexts, names, span};
+
+/// Frames that are looked through for who called.
+const MOST_CALLERS: usize = 256;
+
+/// The fields of a function: those that are read when a call begins or goes on, and those that are read when it returns a value.
+#[derive(Default)]
+pub(crate) struct OfFunction {
+    pub(crate) at_entry: Vec<Field>,
+    pub(crate) at_return: Vec<Field>,
+}
 
 /// The fields of a function, by its names without its classes and with them, and its parameters.
-pub(crate) unsafe fn of(asked: &Fields, names: [&[u8]; 2], parameters: &[Parameter]) -> Vec<Field> {
-    let mut fields = Vec::new();
+pub(crate) unsafe fn of(asked: &Fields, names: [&[u8]; 2], parameters: &[Parameter]) -> OfFunction {
+    let mut fields = OfFunction::default();
     for (number, asked) in asked.applying_to(names) {
-        if asked.argument == CURRENT_SPAN {
-            fields.push(Field {
-                number,
-                parameter: None,
-                steps: Vec::new(),
-            });
-            continue;
-        }
-        let mut parameters = parameters.iter();
-        let parameter = parameters.find(|parameter| parameter.is_named(&asked.argument));
-        if let Some(parameter) = parameter.and_then(|it| it.again())
-            && let Some(steps) = asked.path.iter().map(|part| Step::of(part)).collect()
-        {
-            fields.push(Field {
-                number,
-                parameter: Some(parameter),
-                steps,
-            });
+        if let Some(from) = From::of(asked, parameters) {
+            let field = Field { number, from };
+            match asked.at_return {
+                true => fields.at_return.push(field),
+                false => fields.at_entry.push(field),
+            }
         }
     }
     fields
@@ -43,9 +46,46 @@ pub(crate) unsafe fn of(asked: &Fields, names: [&[u8]; 2], parameters: &[Paramet
 /// A field of one function.
 pub(crate) struct Field {
     number: u8,
-    /// None of the current span.
-    parameter: Option<Parameter>,
-    steps: Vec<Step>,
+    from: From,
+}
+
+/// Where it comes from.
+enum From {
+    /// The current span.
+    Span,
+    /// The nearest caller that is in none of these files.
+    Caller(PassedOver),
+    /// The way from what is returned.
+    Returned(Vec<Step>),
+    /// The way from an argument.
+    Argument(Parameter, Vec<Step>),
+}
+
+impl From {
+    /// Nothing where the function has no such argument.
+    unsafe fn of(asked: &Asked, parameters: &[Parameter]) -> Option<From> {
+        let steps =
+            || -> Option<Vec<Step>> { asked.path.iter().map(|part| Step::of(part)).collect() };
+        Some(match asked.argument.as_str() {
+            CURRENT_SPAN => From::Span,
+            CALLER => {
+                let globs = asked.path.iter().filter_map(|part| match part {
+                    Part::Key(glob) => Glob::new(glob).ok(),
+                    _ => None,
+                });
+                From::Caller(PassedOver {
+                    globs: globs.collect(),
+                    known: RefCell::new(Vec::new()),
+                })
+            }
+            RETURNED => From::Returned(steps()?),
+            name => {
+                let mut parameters = parameters.iter();
+                let parameter = parameters.find(|parameter| parameter.is_named(name))?;
+                From::Argument(parameter.again()?, steps()?)
+            }
+        })
+    }
 }
 
 enum Step {
@@ -78,8 +118,14 @@ impl Step {
     }
 }
 
-/// The fields of a call that begins or goes on, where its frame is at hand, else with null for it.
-pub(crate) unsafe fn read(fields: &[Field], frame: Ptr) -> Option<FieldsWriter> {
+/// The fields of a call that begins, goes on or returns a value, where its frame is at hand, else with null for it; `returned` is
+/// null where nothing is.
+pub(crate) unsafe fn read(
+    shard: Shard,
+    fields: &[Field],
+    frame: Ptr,
+    returned: Ptr,
+) -> Option<FieldsWriter> {
     let frame = if frame.is_null() {
         (api().PyEval_GetFrame)()
     } else {
@@ -90,17 +136,28 @@ pub(crate) unsafe fn read(fields: &[Field], frame: Ptr) -> Option<FieldsWriter> 
     }
     let mut told = FieldsWriter::new(fields.len());
     for field in fields {
-        let Some(parameter) = &field.parameter else {
-            match span::current() {
+        let read = match &field.from {
+            From::Span => match span::current() {
                 Some(bytes) => {
-                    let (bytes, is_cut) = (&bytes[..], false);
-                    told.put(field.number, Value::Text { bytes, is_cut });
+                    put_text(&mut told, field.number, &bytes);
+                    continue;
                 }
-                None => told.put(field.number, Value::Absent(Absent::Unbound, 0)),
+                None => Err((Absent::Unbound, 0)),
+            },
+            From::Caller(passed_over) => {
+                // Frame objects are made.
+                match uncollected(|| caller(shard, frame, passed_over, told.room())) {
+                    Some(bytes) => {
+                        put_text(&mut told, field.number, &bytes);
+                        continue;
+                    }
+                    None => Err((Absent::Unbound, 0)),
+                }
             }
-            continue;
+            From::Returned(steps) => follow(Owned::borrowed(returned), steps),
+            From::Argument(parameter, steps) => follow(capture::local(frame, parameter), steps),
         };
-        match follow(frame, parameter, &field.steps) {
+        match read {
             Ok(object) => put(&mut told, field.number, object.as_ptr()),
             Err((why, at)) => told.put(field.number, Value::Absent(why, at)),
         }
@@ -108,13 +165,127 @@ pub(crate) unsafe fn read(fields: &[Field], frame: Ptr) -> Option<FieldsWriter> 
     Some(told)
 }
 
-/// What a path leads to, or why it does not and at which of its parts; the argument is the first.
-unsafe fn follow(frame: Ptr, parameter: &Parameter, steps: &[Step]) -> Result<Owned, (Absent, u8)> {
-    let mut object = capture::local(frame, parameter).ok_or((Absent::Unbound, 0))?;
+/// A text of our own, which is short enough.
+fn put_text(told: &mut FieldsWriter, field: u8, bytes: &[u8]) {
+    let is_cut = false;
+    told.put(field, Value::Text { bytes, is_cut });
+}
+
+/// What a path leads to, or why it does not and at which of its parts; where it begins is the first.
+unsafe fn follow(from: Option<Owned>, steps: &[Step]) -> Result<Owned, (Absent, u8)> {
+    let mut object = from.ok_or((Absent::Unbound, 0))?;
     for (at, step) in (1..).zip(steps) {
         object = step.from(object.as_ptr()).map_err(|why| (why, at))?;
     }
     Ok(object)
+}
+
+/// The nearest caller of a frame that is in none of these files.
+unsafe fn caller(
+    shard: Shard,
+    frame: Ptr,
+    passed_over: &PassedOver,
+    room: usize,
+) -> Option<Vec<u8>> {
+    /// Greenlets that are gone through.
+    const MOST_GREENLETS: usize = 8;
+    let above = Owned::take((api().PyFrame_GetBack)(frame));
+    let mut found = nearest(above, passed_over, room);
+    let mut greenlet = contexts::greenlet(shard).and_then(|it| Owned::borrowed(it));
+    for _ in 0..MOST_GREENLETS {
+        let Search::Ended = found else { break };
+        let parent = contexts::parent(shard, &greenlet?)?;
+        let waits = parent.frame?;
+        // A library has made a greenlet of its own, and waits for it. What begins greenlets for others, such as a hub, did not call.
+        let code = Owned::take((api().PyFrame_GetCode)(waits.as_ptr()))?;
+        if !passed_over.has(&code)? {
+            return None;
+        }
+        found = nearest(Some(waits), passed_over, room);
+        greenlet = Some(parent.greenlet);
+    }
+    match found {
+        Search::Found(site) => Some(site),
+        Search::Ended | Search::GivenUp => None,
+    }
+}
+
+/// What became of a search for who called.
+enum Search {
+    Found(Vec<u8>),
+    /// The stack ended before.
+    Ended,
+    GivenUp,
+}
+
+/// The nearest of these frames that is in none of the files.
+unsafe fn nearest(from: Option<Owned>, passed_over: &PassedOver, room: usize) -> Search {
+    let mut next = from;
+    for _ in 0..MOST_CALLERS {
+        let Some(frame) = next else {
+            return Search::Ended;
+        };
+        let code = Owned::take((api().PyFrame_GetCode)(frame.as_ptr()));
+        let has = code.as_ref().and_then(|code| passed_over.has(code));
+        let (Some(code), Some(has)) = (code, has) else {
+            return Search::GivenUp;
+        };
+        if !has {
+            let line = (api().PyFrame_GetLineNumber)(frame.as_ptr());
+            let site = site(&code, line, room);
+            return site.map_or(Search::GivenUp, Search::Found);
+        }
+        next = Owned::take((api().PyFrame_GetBack)(frame.as_ptr()));
+    }
+    Search::GivenUp
+}
+
+/// `NAME (FILE:LINE)`; of names that are too long the beginning.
+unsafe fn site(code: &Owned, line: i32, room: usize) -> Option<Vec<u8>> {
+    /// Bytes of the marks and the line.
+    const REST: usize = 16;
+    let mut own = Vec::new();
+    let mut text = |name| names::utf8(code, name, &mut own);
+    let name = text(c"co_qualname").or_else(|| text(c"co_name"))?;
+    let [name, file] = [name, text(c"co_filename")?].map(|it| CStr::from_ptr(it).to_bytes());
+    let share = names::longest([name.len(), file.len()], room.saturating_sub(REST));
+    let most = share.unwrap_or(usize::MAX);
+    let mut site = Vec::from(names::beginning(name, most));
+    site.extend_from_slice(b" (");
+    site.extend_from_slice(names::beginning(file, most));
+    let mut place = alloc::string::String::new();
+    // Writing to a String cannot fail.
+    let _ = write!(place, ":{line})");
+    site.extend_from_slice(place.as_bytes());
+    Some(site)
+}
+
+/// The files that are passed over on the way to who called.
+struct PassedOver {
+    globs: Vec<Glob>,
+    /// Names of files that were looked at, with what was found: code objects of a file share one string.
+    known: RefCell<Vec<(Owned, bool)>>,
+}
+
+impl PassedOver {
+    /// Whether the file of a code object is one of them.
+    unsafe fn has(&self, code: &Owned) -> Option<bool> {
+        /// Names that are kept.
+        const MOST_KNOWN: usize = 64;
+        let file = code.attribute(c"co_filename")?;
+        let mut known = self.known.try_borrow_mut().ok()?;
+        let mut all = known.iter();
+        if let Some((_, has)) = all.find(|(it, _)| it.as_ptr() == file.as_ptr()) {
+            return Some(*has);
+        }
+        let mut own = Vec::new();
+        let name = CStr::from_ptr(names::utf8(code, c"co_filename", &mut own)?).to_bytes();
+        let has = self.globs.iter().any(|glob| glob.matches(name));
+        if known.len() < MOST_KNOWN {
+            known.push((file, has));
+        }
+        Some(has)
+    }
 }
 
 unsafe fn put(told: &mut FieldsWriter, field: u8, object: Ptr) {

@@ -264,9 +264,9 @@ pub(crate) unsafe fn left(
     function: *mut Function,
     place: (i32, u64),
     context: u64,
-    text: Option<&[u8]>,
+    values: (Option<&[u8]>, Option<&[u8]>),
 ) {
-    tell(shard, RETURN, function, place, context, (text, None));
+    tell(shard, RETURN, function, place, context, values);
 }
 
 #[inline(always)]

@@ -2,7 +2,7 @@
 //! containers. No code of the program runs for it, and nothing is allocated that the interpreter's collector knows.
 
 use alloc::vec::Vec;
-use core::ffi::{c_int, c_ulong};
+use core::ffi::{c_int, c_long, c_ulong};
 use core::ptr::null_mut;
 
 use pystap_ring::fields::Absent;
@@ -156,6 +156,9 @@ const MEMBER_KIND: usize = 8;
 const MEMBER_OFFSET: usize = 16;
 /// Objects, that may be missing (`T_OBJECT`, `T_OBJECT_EX`).
 const OBJECTS: [c_int; 2] = [6, 16];
+/// Integers of C, as types in C have them: `T_INT`, and `T_LONG`, `T_LONGLONG` and `T_PYSSIZET`, which are of 64 bits here.
+const INT: c_int = 1;
+const LONGS: [c_int; 3] = [2, 17, 19];
 
 /// An attribute that is stored in an object, or a plain value of its class.
 pub(crate) unsafe fn attribute(object: Ptr, name: Ptr) -> Result<Owned, Absent> {
@@ -239,7 +242,7 @@ unsafe fn dict(object: Ptr, kind: Ptr) -> Result<Option<Ptr>, Absent> {
     Ok(Some(dict))
 }
 
-/// What is in a slot (`__slots__`). A descriptor of one class may stand in another one, whose objects have no such slot: the
+/// What is in a slot (`__slots__`), or in an integer of a type in C. A descriptor of one class may stand in another one, whose objects have no such slot: the
 /// interpreter raises an error then.
 unsafe fn slot(object: Ptr, kind: Ptr, descriptor: Ptr) -> Result<Owned, Absent> {
     let owner = descriptor.cast::<u8>().add(OWNER).cast::<Ptr>().read();
@@ -252,10 +255,15 @@ unsafe fn slot(object: Ptr, kind: Ptr, descriptor: Ptr) -> Result<Owned, Absent>
         .cast::<*const u8>()
         .read();
     let what = member.add(MEMBER_KIND).cast::<c_int>().read();
-    if !OBJECTS.contains(&what) {
-        return Err(Absent::Computed);
-    }
     let offset = member.add(MEMBER_OFFSET).cast::<isize>().read();
-    let stored = object.cast::<u8>().offset(offset).cast::<Ptr>().read();
-    Owned::borrowed(stored).ok_or(Absent::NoAttribute)
+    let stored = object.cast::<u8>().offset(offset);
+    if OBJECTS.contains(&what) {
+        return Owned::borrowed(stored.cast::<Ptr>().read()).ok_or(Absent::NoAttribute);
+    }
+    let number = match what {
+        INT => c_long::from(stored.cast::<c_int>().read()),
+        _ if LONGS.contains(&what) => stored.cast::<c_long>().read(),
+        _ => return Err(Absent::Computed),
+    };
+    Owned::integer(number).ok_or(Absent::NoAttribute)
 }

@@ -1,6 +1,6 @@
 //! Fields of calls: what is read by a path is what the program has there, and none of the program's code runs for it.
 
-use pystap_agent_protocol::{Field, FromAgent, Part, Start};
+use pystap_agent_protocol::{CALLER, Field, FromAgent, Part, RETURNED, Start};
 use pystap_ring::fields::{Absent, Fields, LONGEST, Value};
 
 use crate::interpreters::{self, Interpreter};
@@ -71,6 +71,7 @@ fn field(argument: &str, path: &[Part]) -> Field {
     Field {
         argument: argument.to_owned(),
         path: path.to_vec(),
+        at_return: false,
         functions: Vec::new(),
     }
 }
@@ -408,6 +409,132 @@ fn arguments_that_inner_functions_use_and_those_of_generators_are_read() {
         assert!(
             told.len() < 5 && told[3..] == expected[3..told.len()],
             "{told:?}"
+        );
+        traced.end();
+    }
+}
+
+#[test]
+fn a_field_of_a_return_is_what_is_there_by_then_and_an_exception_has_none() {
+    let at_return = |argument, path: &[Part]| Field {
+        at_return: true,
+        functions: vec!["counts".to_owned(), "makes".to_owned()],
+        ..field(argument, path)
+    };
+    for interpreter in interpreters::with_lock() {
+        let fields = vec![
+            field("it", &[attribute("count")]),
+            at_return("it", &[attribute("count")]),
+            at_return(RETURNED, &[Part::Number(-1)]),
+        ];
+        let mut traced = Traced::start(interpreter, fields);
+        traced.program.run(
+            "def counts(it):\n    it.count += 1\n    return 1 / it.by, 'last'\n\
+             def makes(it):\n    it.count += 1\n    yield 1\n    it.count += 1\n    return ['end']\n",
+        );
+        let told = traced.fields(
+            "it = Plain(count=7, by=1)\ncounts(it)\nit.by = 0\n\
+             try: counts(it)\nexcept ZeroDivisionError: pass\nlist(makes(it))",
+        );
+        let told: Vec<Vec<_>> = told
+            .iter()
+            .map(|bytes| Fields::new(bytes).collect())
+            .collect();
+        let counted = |number, count| (number, Value::Integer(count));
+        let expected = [
+            vec![counted(0, 7)],
+            vec![counted(1, 8), (2, text("last"))],
+            vec![counted(0, 8)],
+            // A generator gives way without, and has them at its end.
+            vec![counted(0, 9)],
+            vec![counted(0, 10)],
+            vec![counted(1, 11), (2, text("end"))],
+        ];
+        assert_eq!(told, expected, "{}", interpreter.name());
+        traced.end();
+    }
+}
+
+#[test]
+fn integers_that_types_in_c_store_are_read() {
+    // Not every interpreter here has sqlite3.
+    let have = interpreters::with_lock().filter(|it| it.has("sqlite3"));
+    let rows = "import sqlite3\nit = sqlite3.connect(':memory:').cursor()\n\
+        it.execute('create table t (a)')\nit.execute('insert into t values (1), (2)')\nwork(it)";
+    let counts: Vec<_> = have.map(|it| (it, "rowcount", rows, 2)).collect();
+    assert!(!counts.is_empty());
+    let code = "work(work.__code__)";
+    let arguments = interpreters::with_lock().map(|it| (it, "co_argcount", code, 1));
+    for (interpreter, name, code, value) in counts.into_iter().chain(arguments) {
+        let mut traced = Traced::start(interpreter, vec![field("it", &[attribute(name)])]);
+        let told = traced.fields(code);
+        let told: Vec<_> = told.iter().flat_map(|bytes| Fields::new(bytes)).collect();
+        assert_eq!(
+            told,
+            [(0, Value::Integer(value))],
+            "{} {name}",
+            interpreter.name()
+        );
+        traced.end();
+    }
+}
+
+#[test]
+fn who_called_is_the_nearest_function_in_no_file_that_is_passed_over() {
+    for interpreter in interpreters::with_lock() {
+        let caller = |globs: &[&str]| {
+            let globs: Vec<Part> = globs.iter().map(|glob| key(glob)).collect();
+            Field {
+                functions: vec!["work".to_owned()],
+                ..field(CALLER, &globs)
+            }
+        };
+        let fields = vec![
+            caller(&["*library.py", "*other.py"]),
+            caller(&[]),
+            caller(&["*"]),
+        ];
+        let mut traced = Traced::start(interpreter, fields);
+        traced.program.run(
+            "exec(compile('def inner(it): work(it)\\ndef outer(it): inner(it)', '/srv/library.py', 'exec'))\n\
+             exec(compile('class Of:\\n  def service(self):\\n    outer(self)', '/srv/own.py', 'exec'))",
+        );
+        let told = traced.fields("Of().service()");
+        let told: Vec<_> = told.iter().flat_map(|bytes| Fields::new(bytes)).collect();
+        let name = match interpreter.version >= [3, 11, 0] {
+            true => "Of.service (/srv/own.py:3)",
+            false => "service (/srv/own.py:3)",
+        };
+        let expected = [
+            (0, text(name)),
+            (1, text("inner (/srv/library.py:1)")),
+            (2, Value::Absent(Absent::Unbound, 0)),
+        ];
+        assert_eq!(told, expected, "{}", interpreter.name());
+        traced.end();
+    }
+}
+
+#[test]
+fn what_is_thrown_into_a_generator_arrives_whatever_its_fields_are() {
+    for interpreter in interpreters::with_lock() {
+        let fields = vec![
+            field("it", &[attribute("nothing")]),
+            field(CALLER, &[key("*")]),
+            field(CALLER, &[]),
+        ];
+        let mut traced = Traced::start(interpreter, fields);
+        traced.fields(
+            "caught = []\n\
+             def work(it):\n    try: yield 1\n    except ValueError as error: caught.append(str(error))\n    yield 2\n\
+             numbers = work(3)\nnext(numbers)\nnumbers.throw(ValueError('thrown'))\nnumbers.close()\n",
+        );
+        let caught = traced.program.run("result = caught");
+        assert_eq!(
+            caught,
+            serde_json::json!(["thrown"]),
+            "{}",
+            interpreter.name()
         );
         traced.end();
     }

@@ -122,6 +122,7 @@ fn field(field: &Field) -> protocol::Field {
     protocol::Field {
         argument: field.argument.clone(),
         path: field.path.clone(),
+        at_return: field.at_return,
         functions: texts(&field.functions),
     }
 }

@@ -16,6 +16,8 @@ pub struct FieldsFound {
 #[derive(Debug)]
 struct Found {
     name: String,
+    /// Whether returns tell it, and not calls.
+    at_return: bool,
     /// Calls of functions that have its argument, and those of them in which its path led to something.
     calls: u64,
     found: u64,
@@ -24,31 +26,28 @@ struct Found {
 }
 
 impl FieldsFound {
-    /// Of these fields, in the order of their names.
-    pub fn new(names: impl IntoIterator<Item = String>) -> FieldsFound {
-        let found = |name| Found {
+    /// Of these fields, in the order of their names, each with whether returns tell it. They `vary` where it is in the nature of things
+    /// that not every call has each of them, as with the fields of a recipe: a status comes with one of several messages.
+    pub fn new(fields: impl IntoIterator<Item = (String, bool)>, vary: bool) -> FieldsFound {
+        let found = |(name, at_return)| Found {
             name,
+            at_return,
             calls: 0,
             found: 0,
             reason: None,
         };
         FieldsFound {
-            fields: names.into_iter().map(found).collect(),
-            vary: false,
+            fields: fields.into_iter().map(found).collect(),
+            vary,
         }
     }
 
-    /// Where it is in the nature of things that not every call has each of them, as with the fields of a recipe: a status comes
-    /// with one of several messages.
-    pub fn varying(self) -> FieldsFound {
-        FieldsFound { vary: true, ..self }
-    }
-
-    /// Counts those of a call.
-    pub fn take(&mut self, fields: &Fields) {
+    /// Counts those that calls tell, or returns.
+    pub fn take(&mut self, fields: &Fields, at_return: bool) {
         for field in &fields.0 {
             let mut known = self.fields.iter_mut();
-            let Some(found) = known.find(|it| it.name == *field.name) else {
+            let is_it = |it: &&mut Found| it.at_return == at_return && it.name == *field.name;
+            let Some(found) = known.find(is_it) else {
                 continue;
             };
             found.calls += 1;
@@ -100,7 +99,8 @@ mod tests {
 
     #[test]
     fn what_was_not_found_everywhere_is_said_with_the_first_reason() {
-        let found = || FieldsFound::new(["a", "b", "c"].map(str::to_owned));
+        let found =
+            |vary| FieldsFound::new(["a", "b", "c"].map(|name| (name.to_owned(), false)), vary);
         let call = |fields: &[(&str, Option<&str>)]| {
             let field = |&(name, reason): &(&str, Option<&str>)| Field {
                 name: name.into(),
@@ -112,17 +112,25 @@ mod tests {
             Fields(fields.iter().map(field).collect())
         };
         let said = |mut found: FieldsFound| -> Vec<String> {
-            found.take(&call(&[("a", None), ("b", Some("x has no key 1"))]));
-            found.take(&call(&[("a", None), ("b", Some("another"))]));
-            found.take(&call(&[("a", None), ("b", None), ("unknown", None)]));
+            found.take(&call(&[("a", None), ("b", Some("x has no key 1"))]), false);
+            found.take(&call(&[("a", None), ("b", Some("another"))]), false);
+            found.take(&call(&[("a", None), ("b", None), ("unknown", None)]), false);
             found.sentences().collect()
         };
         let nowhere = "field c was in no call: no function that was called and is traced has such an argument";
         let somewhere = "field b was found in 1 of 3 calls: x has no key 1";
-        assert_eq!(said(found()), [somewhere, nowhere]);
-        assert_eq!(said(found().varying()), [nowhere]);
+        assert_eq!(said(found(false)), [somewhere, nowhere]);
+        assert_eq!(said(found(true)), [nowhere]);
+        // What returns tell is counted with them, and not with what they have of their calls.
+        let fields = [("a".to_owned(), false), ("b".to_owned(), true)];
+        let mut of_returns = FieldsFound::new(fields, false);
+        of_returns.take(&call(&[("a", None)]), false);
+        of_returns.take(&call(&[("a", None), ("b", None)]), true);
+        of_returns.take(&call(&[("a", None), ("b", Some("x has no rows"))]), true);
+        let said: Vec<String> = of_returns.sentences().collect();
+        assert_eq!(said, ["field b was found in 1 of 2 calls: x has no rows"]);
         // However many they are, that is one line.
-        let nobody_called: Vec<String> = found().sentences().collect();
+        let nobody_called: Vec<String> = found(false).sentences().collect();
         assert_eq!(
             nobody_called,
             [

@@ -11,6 +11,7 @@ use crate::event::allowance::ALL_NAMES;
 use crate::event::{Session, Summary, What};
 use crate::export::Sink;
 use crate::failure::Failure;
+use crate::field;
 use crate::recording::{Ahead, Reader};
 use crate::shell;
 use crate::text::Foreign;
@@ -95,12 +96,15 @@ fn replay_by(
         drop(progress);
         (reader, progress) = open(reading, path, console)?;
     }
-    if let Some(field) = group_by {
+    if let Some(name) = group_by {
         let fields = &reader.session().fields;
-        if !fields.contains_key(field) {
-            return Err(no_field(path, field, fields));
+        let Some(paths) = fields.get(name) else {
+            return Err(no_field(path, name, fields));
+        };
+        if field::is_of_returns(paths) {
+            return Err(of_returns(path, name));
         }
-        pairing = pairing.grouped(field);
+        pairing = pairing.grouped(name);
     }
     let mut replaying = Replaying::new(path, console, (reader, progress), pairing);
     let whole = replaying.run(sink, |_| true)?;
@@ -293,6 +297,18 @@ pub(super) fn contexts(path: &Path, console: &Console) -> Result<Contexts, Failu
     }
     contexts.settle_all();
     Ok(contexts)
+}
+
+/// The refusal of a field that calls do not have when they begin.
+fn of_returns(path: &Path, field: &str) -> Failure {
+    Failure::new(
+        Exit::Usage,
+        format!(
+            "calls are grouped as they begin, and field {} of {} was read when they returned; group by another field",
+            Foreign::new(field),
+            Foreign::path(path),
+        ),
+    )
 }
 
 /// The refusal of a field that a recording does not have.

@@ -187,10 +187,12 @@ fn read(
     console: &Console,
     mut take: impl FnMut(&Step<'_>),
 ) -> Result<(Recorded, Replayed), Failure> {
-    let mut found = FieldsFound::new(naming.of(&recording.session).cloned());
+    // A request is named when a call begins.
+    let names = naming.of(&recording.session);
+    let mut found = FieldsFound::new(names.map(|name| (name.clone(), false)), false);
     let mut collected = Collected(|step: &Step<'_>| {
         if let (What::Call { .. }, Some(fields)) = (&step.event.what, step.event.fields()) {
-            found.take(fields);
+            found.take(fields, false);
         }
         take(step);
     });

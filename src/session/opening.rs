@@ -2,7 +2,6 @@
 //! it runs (`running`), and at last what came of it is said.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::File;
@@ -37,6 +36,7 @@ use crate::engine::waits::Waits;
 use crate::event::{self, ArmedMark, SessionTarget};
 use crate::export::{Output, Sink};
 use crate::failure::Failure;
+use crate::field;
 use crate::process::{Conditions, Expected, Family, Identity, Launched, Process, Watch};
 use crate::python::marks::PROVIDER;
 use crate::text::Foreign;
@@ -586,10 +586,12 @@ impl TraceContext<'_> {
                 by_engine: measures,
                 with_idle: self.request.with_idle,
             }),
-            fields: match self.request.agent.fields_vary {
-                true => FieldsFound::new(field_paths(plan).into_keys()).varying(),
-                false => FieldsFound::new(field_paths(plan).into_keys()),
-            },
+            fields: FieldsFound::new(
+                field::paths(plan.fields())
+                    .into_iter()
+                    .map(|(name, paths)| (name, field::is_of_returns(&paths))),
+                self.request.agent.fields_vary,
+            ),
             measured: measures,
             elsewhere: false,
             console,
@@ -778,7 +780,7 @@ fn session_line(plan: &Plan, sources: &[PreparedSource]) -> event::Session {
             }))
             .collect(),
         events: plan.events.clone(),
-        fields: field_paths(plan).into_iter().collect(),
+        fields: field::paths(plan.fields()),
         filter: filter(plan),
         host: crate::clock::host(),
         boot: crate::clock::boot(),
@@ -786,24 +788,6 @@ fn session_line(plan: &Plan, sources: &[PreparedSource]) -> event::Session {
         overhead_ns_per_event: None,
         overhead_ns_within_call: None,
     }
-}
-
-/// The fields of a session by their names, with their paths: what is tried one after the other is joined by "or".
-fn field_paths(plan: &Plan) -> BTreeMap<String, String> {
-    let mut paths: BTreeMap<String, String> = BTreeMap::new();
-    for field in plan.fields() {
-        let path = field.path().to_string();
-        paths
-            .entry(field.name.clone())
-            .and_modify(|known| {
-                if !known.split(" or ").any(|it| it == path) {
-                    known.push_str(" or ");
-                    known.push_str(&path);
-                }
-            })
-            .or_insert(path);
-    }
-    paths
 }
 
 /// Which calls are traced, in words; `None` for all.

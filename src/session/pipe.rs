@@ -204,10 +204,9 @@ impl Pipe {
         let Some(step) = self.settings.pairing.follow(event) else {
             return false;
         };
-        if let What::Call { .. } = step.event.what
-            && let Some(fields) = step.event.fields()
-        {
-            self.settings.fields.take(fields);
+        if let Some(fields) = step.event.fields() {
+            let at_return = matches!(step.event.what, What::Return { .. });
+            self.settings.fields.take(fields, at_return);
         }
         let mut step = step;
         let marked;

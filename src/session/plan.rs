@@ -257,6 +257,14 @@ pub(crate) enum PlanError {
         /// The name.
         name: String,
     },
+    /// A field to group by that calls do not have when they begin.
+    #[error(
+        "--group-by {name}: calls are grouped as they begin, and field {name} is read when they return; group by a field without @return"
+    )]
+    FieldOfReturns {
+        /// The name.
+        name: String,
+    },
     /// Fields that cannot be together.
     #[error("nothing was traced: {0}")]
     Fields(String),
@@ -354,6 +362,7 @@ impl PlanError {
             | PlanError::FieldWithoutFilter { .. }
             | PlanError::Fields(_)
             | PlanError::NoSuchField { .. }
+            | PlanError::FieldOfReturns { .. }
             | PlanError::FieldsNotDirect { .. }
             | PlanError::DirectWithoutAgent
             | PlanError::NotDirect { .. } => 2,

@@ -100,6 +100,13 @@ impl Wanted {
         {
             return Err(PlanError::NoSuchField { name: name.clone() });
         }
+        if let Some(name) = &request.group_by
+            && field::paths(&fields)
+                .get(name)
+                .is_some_and(|it| field::is_of_returns(it))
+        {
+            return Err(PlanError::FieldOfReturns { name: name.clone() });
+        }
         let agent = &request.agent;
         let values = [
             (!fields.is_empty(), "--field"),

@@ -282,6 +282,13 @@ pub struct Capture {
 /// In the place of an argument, the span of OpenTelemetry's API that is current, as a `traceparent`. No argument can be called so.
 pub const CURRENT_SPAN: &str = "<current span>";
 
+/// In the place of an argument, what the call returns; read when it does. A word of Python's, so no argument can be called so.
+pub const RETURNED: &str = "return";
+
+/// In the place of an argument, who called, as `NAME (FILE:LINE)`: the nearest function that is in none of the files which the
+/// path names (each a key, pystap's globs). No argument can be called so.
+pub const CALLER: &str = "<caller>";
+
 /// A value that is told of each call of a function with such an argument.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Field {
@@ -290,6 +297,9 @@ pub struct Field {
     /// The way from there.
     #[serde(default)]
     pub path: Vec<Part>,
+    /// Whether it is read when a value is returned, and not when the call begins.
+    #[serde(default)]
+    pub at_return: bool,
     /// Of which functions (pystap's globs, for names with their classes or without); of all that are wanted where none is
     /// named.
     #[serde(default)]

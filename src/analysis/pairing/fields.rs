@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::event::Fields;
+use crate::event::{Field, FieldValue, Fields};
 
 /// Bytes of the fields of all open calls; the returns of further ones have none.
 pub(super) const MAX_FIELDS: usize = 16 << 20;
@@ -49,6 +49,33 @@ pub(super) struct KeptFields {
 impl KeptFields {
     pub(super) fn fields(&self) -> &Arc<Fields> {
         &self.fields
+    }
+
+    /// They, with what the return told itself, which takes the place of what has its name; in the order of their names, as always.
+    pub(super) fn with(&self, returned: Option<Arc<Fields>>) -> Arc<Fields> {
+        let Some(returned) = returned else {
+            return Arc::clone(&self.fields);
+        };
+        let tells = |field: &Field| {
+            let known = returned.get(&field.name);
+            known.is_some_and(|it| *it == field.value || !matches!(it, FieldValue::Absent(_)))
+        };
+        // As in a recording, where returns have all.
+        if self.fields.0.iter().all(tells) {
+            return returned;
+        }
+        let mut all = returned.0.clone();
+        for field in &self.fields.0 {
+            match all.iter_mut().find(|it| it.name == field.name) {
+                Some(known) if matches!(known.value, FieldValue::Absent(_)) => {
+                    known.value = field.value.clone();
+                }
+                Some(_) => {}
+                None => all.push(field.clone()),
+            }
+        }
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        Arc::new(Fields(all))
     }
 }
 

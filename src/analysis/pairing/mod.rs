@@ -390,8 +390,12 @@ impl Pairing {
                     call: &mut call,
                 }
                 .leave(thread, frame.context, *duration_ns);
+                if call.is_none() && self.fields.left_out() > 0 {
+                    // What the call told may have had no room: nobody takes the rest for all.
+                    frame.fields = None;
+                }
                 if let Some((fields, called)) = call {
-                    frame.fields = Some(Arc::clone(fields.fields()));
+                    frame.fields = Some(fields.with(frame.fields.take()));
                     if called.group.is_some() {
                         *place = called;
                     }

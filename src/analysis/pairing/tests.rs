@@ -1089,6 +1089,51 @@ fn a_return_has_the_fields_of_its_call() {
 }
 
 #[test]
+fn what_a_return_tells_itself_stands_with_the_fields_of_its_call_in_the_order_of_names() {
+    let told = |mut event: Event, fields: &[(&str, Option<&str>)]| {
+        let field = |&(name, value): &(&str, Option<&str>)| event::Field {
+            name: name.into(),
+            value: match value {
+                Some(value) => event::FieldValue::Text(text(value)),
+                None => event::FieldValue::Absent("nothing is there".into()),
+            },
+        };
+        let all = Arc::new(event::Fields(fields.iter().map(field).collect()));
+        match &mut event.what {
+            What::Call { frame, .. } | What::Return { frame, .. } => frame.fields = Some(all),
+            other => panic!("{other:?}"),
+        }
+        event
+    };
+    let of_call = [
+        ("b", Some("call")),
+        ("c", Some("call")),
+        ("d", Some("call")),
+    ];
+    let of_return = [("a", Some("return")), ("c", Some("return")), ("d", None)];
+    let mut pairing = Pairing::new();
+    let mut shown = |mut event: Event| -> Vec<String> {
+        let step = pairing.follow(&mut event).expect("an event");
+        let fields = step.event.fields().expect("fields").0.iter();
+        fields
+            .map(|it| format!("{} {}", it.name, it.value))
+            .collect()
+    };
+    shown(told(call(1, "query"), &of_call));
+    let all = shown(told(ret(2, "query"), &of_return));
+    assert_eq!(all, ["a return", "b call", "c return", "d call"]);
+    // As it is read from a recording.
+    let whole = [
+        ("a", Some("return")),
+        ("b", Some("call")),
+        ("c", Some("return")),
+        ("d", Some("call")),
+    ];
+    shown(told(call(3, "query"), &of_call));
+    assert_eq!(shown(told(ret(4, "query"), &whole)), all);
+}
+
+#[test]
 fn fields_of_open_calls_are_bounded_in_bytes_and_those_left_out_are_counted() {
     let long = "x".repeat(1 << 20);
     let calls = |from: u64| (from..from + 20).map(|ts| with_field(call(ts, "deep"), &long));

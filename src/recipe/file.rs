@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::{Spanned, Value};
 
 use super::normal::Normal;
-use super::{Function, Recipe};
+use super::{CALLER, Function, Recipe};
 use crate::field::{self, Field};
 use crate::script::filter::Glob;
 
@@ -28,6 +28,8 @@ struct Written {
     group_by: Spanned<Vec<Spanned<String>>>,
     request: Option<Spanned<String>>,
     status: Option<Spanned<String>>,
+    rows: Option<Spanned<String>>,
+    callers_outside: Option<Vec<Spanned<String>>>,
     require: Option<Spanned<String>>,
     #[serde(default)]
     normalise: BTreeMap<Spanned<String>, Normal>,
@@ -59,7 +61,14 @@ pub(super) fn parse(name: &str, text: &str) -> Result<Recipe, Wrong> {
             },
         }
     })?;
-    let functions = source.functions(&written.function)?;
+    let mut functions = source.functions(&written.function)?;
+    if let Some(passed_over) = &written.callers_outside {
+        let globs = passed_over.iter().map(|glob| source.glob(glob));
+        let caller = Field::caller(CALLER, &globs.collect::<Result<Vec<_>, Wrong>>()?);
+        for function in functions.iter_mut().filter(|it| !it.fields.is_empty()) {
+            function.fields.push(caller.clone());
+        }
+    }
     let within = source.functions(&written.within)?;
     if functions.is_empty() {
         return Err(source.wrong(0..0, "it has no [[function]], so there is nothing to count"));
@@ -90,6 +99,8 @@ pub(super) fn parse(name: &str, text: &str) -> Result<Recipe, Wrong> {
         group_by: group_by.collect::<Result<_, Wrong>>()?,
         request: optional(&written.request)?,
         status: optional(&written.status)?,
+        rows: optional(&written.rows)?,
+        caller: written.callers_outside.is_some(),
         require: optional(&written.require)?,
         normalise: normalise.collect::<Result<_, Wrong>>()?,
         functions,
@@ -152,7 +163,13 @@ impl Source<'_> {
             )
         };
         if Field::parse(&format!("{}=a", name.get_ref())).is_err() {
-            return Err(self.wrong(name.span(), "a field has a name such as Python's are"));
+            let wanted = "a field has a name such as Python's are, and may have @return behind it";
+            return Err(self.wrong(name.span(), wanted));
+        }
+        if name.get_ref() == CALLER {
+            let wanted =
+                "a field of this name is who called (callers-outside); choose another name";
+            return Err(self.wrong(name.span(), wanted));
         }
         let one = std::slice::from_ref(paths.get_ref());
         let all = match paths.get_ref() {
@@ -233,6 +250,13 @@ fields = { what = ["message['method']", "message.method"] }
             ("[\"message['method']\", \"message.method\"]", "7"),
             ("[\"message['method']\", \"message.method\"]", "[]"),
             ("\n[[function]]", "\nstatus = \"code\"\n[[function]]"),
+            ("\n[[function]]", "\nrows = \"count\"\n[[function]]"),
+            (
+                "\n[[function]]",
+                "\ncallers-outside = [\"*/own/*\", \"[x\"]\n[[function]]",
+            ),
+            ("what = [\"", "caller = \"it\", what = [\""),
+            ("what = [\"", "\"what@exit\" = [\""),
             (
                 "\n[[function]]",
                 "\n[normalise]\nwhat = \"html\"\n[[function]]",

@@ -2,6 +2,7 @@
 //! SQL statements, how often, how long" is one word (`pystap sql`). A recipe is nothing but that: it becomes an ordinary session
 //! with filters and fields ([`Recipe::filters`], [`Recipe::fields`]), and a sink that groups ([`Grouping`]).
 
+mod callers;
 mod catalogue;
 mod file;
 mod normal;
@@ -21,6 +22,9 @@ pub(crate) use catalogue::{Catalogue, RecipeError};
 pub(crate) use normal::Normal;
 pub(crate) use sink::{Grouping, Options};
 
+/// The field that says who called.
+const CALLER: &str = "caller";
+
 /// What is asked of calls.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Recipe {
@@ -34,6 +38,10 @@ pub(crate) struct Recipe {
     pub(crate) request: Option<String>,
     /// The field that is the status of a call: from 500 on it is an error.
     pub(crate) status: Option<String>,
+    /// The field that says how many rows a call was about.
+    pub(crate) rows: Option<String>,
+    /// Whether calls say who called, in the field [`CALLER`].
+    pub(crate) caller: bool,
     /// Calls in which this field was not found are not counted.
     pub(crate) require: Option<String>,
     /// How values of fields are made alike.
@@ -106,8 +114,8 @@ impl Recipe {
         for function in self.all() {
             for field in &function.fields {
                 let same = |known: &&mut Field| {
-                    (&known.name, &known.argument, &known.path)
-                        == (&field.name, &field.argument, &field.path)
+                    let is = |it: &Field| (it.name.clone(), it.argument.clone(), it.at_return);
+                    is(known) == is(field) && known.path == field.path
                 };
                 match fields.iter_mut().find(same) {
                     Some(known) if known.functions.contains(&function.name) => {}

@@ -69,11 +69,12 @@ impl<W: Write> Sink for Grouping<W> {
             format!("{json}\n")
         } else {
             let heading = match passed.heading {
-                true => table::heading(&self.tally.recipe().group_by, true),
+                true => table::heading(self.tally.recipe(), true),
                 false => String::new(),
             };
             let at = now.saturating_sub(self.start);
-            let lines = table::lines(recent, self.options.limit, at, length);
+            let recipe = self.tally.recipe();
+            let lines = table::lines(recipe, recent, self.options.limit, at, length);
             format!("{heading}{lines}")
         };
         self.tally.recent.clear();

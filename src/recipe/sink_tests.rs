@@ -33,7 +33,7 @@ fn with(fields: &[(&str, FieldValue)], mut event: Event) -> Event {
         name: (*name).into(),
         value: value.clone(),
     });
-    if let What::Call { frame, .. } = &mut event.what {
+    if let What::Call { frame, .. } | What::Return { frame, .. } = &mut event.what {
         frame.fields = Some(Arc::new(Fields(all.collect())));
     }
     event
@@ -44,7 +44,11 @@ fn named(value: &str) -> FieldValue {
 }
 
 fn written(json: bool, events: Vec<Event>) -> String {
-    let recipe = file::parse("own", RECIPE).expect("a recipe");
+    written_by(RECIPE, json, events)
+}
+
+fn written_by(recipe: &str, json: bool, events: Vec<Event>) -> String {
+    let recipe = file::parse("own", recipe).expect("a recipe");
     let options = Options {
         interval: None,
         limit: 10,
@@ -82,6 +86,57 @@ fn groups(json: &serde_json::Value) -> Vec<(&str, u64, u64, u64)> {
         )
     })
     .collect()
+}
+
+/// Statements with who sends them and how many rows each is about; drivers say -1 where they do not know.
+const STATEMENTS: &str = r#"
+description = "statements"
+group-by = ["statement"]
+rows = "rows"
+callers-outside = ["*/library/*"]
+
+[[function]]
+function = "query"
+fields = { statement = "statement", "rows@return" = "cursor.rowcount" }
+"#;
+
+#[test]
+fn rows_are_added_up_where_they_are_known_and_callers_by_how_often_they_called() {
+    let mut events = Vec::new();
+    let mut sends = |statement: &str, caller: &str, rows: FieldValue| {
+        let ts = 1000 * (1 + events.len() as u64);
+        let fields = [("caller", named(caller)), ("statement", named(statement))];
+        events.push(with(&fields, call(ts, "query")));
+        events.push(with(&[("rows", rows)], returned(ts + 500, "query")));
+    };
+    let at =
+        |line: u32| format!("Api.get (/srv/a/long/path/to/the/service/of/somebody/api.py:{line})");
+    for rows in [3, 4, -1] {
+        sends("select", &at(7), FieldValue::Integer(rows));
+    }
+    sends("select", &at(9), named("INSERT 0 20"));
+    sends("select", "main (/srv/main.py:1)", named("CREATE TABLE"));
+    sends("create", "main (/srv/main.py:2)", FieldValue::Integer(-1));
+    let json: serde_json::Value =
+        serde_json::from_str(&written_by(STATEMENTS, true, events.clone())).expect("JSON");
+    let [select, create] = [0, 1].map(|at| &json["groups"][at]);
+    assert_eq!(
+        (&select["rows"], &select["calls_with_rows"]),
+        (&27.into(), &3.into())
+    );
+    let callers = [
+        (at(7), 3),
+        (at(9), 1),
+        ("main (/srv/main.py:1)".to_owned(), 1),
+    ];
+    let callers =
+        callers.map(|(caller, calls)| serde_json::json!({ "caller": caller, "calls": calls }));
+    assert_eq!(select["callers"], serde_json::Value::from(callers.to_vec()));
+    assert_eq!(
+        (&create["rows"], &create["calls_with_rows"]),
+        (&serde_json::Value::Null, &0.into())
+    );
+    insta::assert_snapshot!(written_by(STATEMENTS, false, events));
 }
 
 #[test]

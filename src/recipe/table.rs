@@ -5,25 +5,44 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use super::tally::{Group, Groups, Slow, Tally};
-use crate::text::{Foreign, both_ends};
+use super::Recipe;
+use super::tally::{Group, Groups, Rows, Slow, Tally};
+use crate::text::{Foreign, both_ends, ending};
 use crate::view::{bars, count, histogram_json, many, quantile, time};
 
+/// Callers of a group that are shown, and the characters of their paths.
+const CALLERS: usize = 3;
+const PATH: usize = 32;
 /// Widest value in a row, in characters.
 const WIDEST: usize = crate::event::Group::SHOWN;
 
 /// The columns, with those of [`lines`] before them.
-pub(super) fn heading(names: &[String], is_live: bool) -> String {
+pub(super) fn heading(recipe: &Recipe, is_live: bool) -> String {
     let first = if is_live { "      TIME " } else { "" };
-    let names: Vec<String> = names.iter().map(|name| name.to_uppercase()).collect();
+    let rows = if recipe.rows.is_some() {
+        "     ROWS"
+    } else {
+        ""
+    };
+    let names: Vec<String> = recipe
+        .group_by
+        .iter()
+        .map(|name| name.to_uppercase())
+        .collect();
     format!(
-        "{first}    CALLS   CALLS/s   ERRORS     MEAN      P50      P95      P99      MAX  {}\n",
+        "{first}    CALLS   CALLS/s   ERRORS{rows}     MEAN      P50      P95      P99      MAX  {}\n",
         names.join("  ")
     )
 }
 
 /// What was called in an interval; `at_ns` is its end since the stream began.
-pub(super) fn lines(groups: &Groups, limit: usize, at_ns: u64, length_ns: u64) -> String {
+pub(super) fn lines(
+    recipe: &Recipe,
+    groups: &Groups,
+    limit: usize,
+    at_ns: u64,
+    length_ns: u64,
+) -> String {
     let mut out = String::new();
     let since = crate::view::since(at_ns);
     let sorted = groups.sorted();
@@ -31,17 +50,22 @@ pub(super) fn lines(groups: &Groups, limit: usize, at_ns: u64, length_ns: u64) -
         return format!("{since:>10}  no calls\n");
     }
     for group in sorted.into_iter().take(limit) {
-        let _ = writeln!(out, "{since:>10} {}", row(group, length_ns));
+        let _ = writeln!(out, "{since:>10} {}", row(recipe, group, length_ns));
     }
     out
 }
 
-fn row(group: &Group, length_ns: u64) -> String {
+fn row(recipe: &Recipe, group: &Group, length_ns: u64) -> String {
     let known = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), time);
     let durations = &group.durations;
     let quantile = |share| quantile(durations, share);
+    let rows = match (recipe.rows.is_some(), group.rows) {
+        (false, _) => String::new(),
+        (true, Rows { calls: 0, .. }) => format!(" {:>8}", "-"),
+        (true, Rows { sum, .. }) => format!(" {:>8}", count(sum)),
+    };
     format!(
-        "{:>9} {:>9.1} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}  {}",
+        "{:>9} {:>9.1} {:>8}{rows} {:>8} {:>8} {:>8} {:>8} {:>8}  {}",
         count(group.calls),
         group.calls as f64 * 1e9 / length_ns.max(1) as f64,
         count(group.errors),
@@ -52,6 +76,30 @@ fn row(group: &Group, length_ns: u64) -> String {
         known(durations.max()),
         shown(&group.values),
     )
+}
+
+/// The most frequent callers of a group; nothing where they are not asked for.
+fn callers(group: &Group) -> Option<String> {
+    let all = group.callers.all();
+    let more = all.len().saturating_sub(CALLERS) as u64;
+    let mut shown = Vec::new();
+    for (caller, calls) in all.take(CALLERS) {
+        shown.push(format!("{}: {}", site(caller), count(calls)));
+    }
+    if more > 0 {
+        shown.push(format!("{} more", count(more)));
+    }
+    (!shown.is_empty()).then(|| shown.join(", "))
+}
+
+/// Who called, with as much of the end of the path as tells files apart.
+fn site(caller: &str) -> String {
+    let parts = caller.strip_suffix(')').and_then(|it| it.rsplit_once(" ("));
+    let shown = match parts {
+        Some((name, place)) => format!("{name} ({})", ending(place, PATH)),
+        None => caller.to_owned(),
+    };
+    Foreign::new(&both_ends(&shown, WIDEST)).to_string()
 }
 
 /// Values, one behind the other, on one line.
@@ -69,15 +117,18 @@ pub(super) fn text(tally: &Tally, limit: usize, distribution: bool, wall_ns: u64
     if sorted.is_empty() {
         out.push_str("none of the functions that the recipe names returned\n");
     } else {
-        out.push_str(&heading(&tally.recipe().group_by, false));
+        out.push_str(&heading(tally.recipe(), false));
     }
     for group in sorted.iter().take(limit) {
-        let _ = writeln!(out, "{}", row(group, wall_ns));
+        let _ = writeln!(out, "{}", row(tally.recipe(), group, wall_ns));
         if !group.statuses.is_empty() {
             let statuses = group.statuses.iter();
             let statuses = statuses.map(|(status, calls)| format!("{status}: {}", count(*calls)));
             let statuses: Vec<String> = statuses.collect();
             let _ = writeln!(out, "{:>9} status {}", "", statuses.join(", "));
+        }
+        if let Some(callers) = callers(group) {
+            let _ = writeln!(out, "{:>9} from {callers}", "");
         }
         if distribution {
             bars(&group.durations, "          ", &mut out);
@@ -96,9 +147,14 @@ pub(super) fn text(tally: &Tally, limit: usize, distribution: bool, wall_ns: u64
         });
         let status = slow.status.map_or_else(String::new, |it| format!("  {it}"));
         let error = if slow.is_error { "  error" } else { "" };
+        let rows = slow.rows.map_or_else(String::new, |rows| {
+            format!("  {}", many(rows, "row", "rows"))
+        });
+        let caller = (slow.caller.as_ref())
+            .map_or_else(String::new, |caller| format!("  from {}", site(caller)));
         let _ = writeln!(
             out,
-            "  {:>7}  {}  process {} thread {}{request}{status}{error}  {}",
+            "  {:>7}  {}  process {} thread {}{request}{status}{error}{rows}  {}{caller}",
             time(slow.duration_ns),
             moment(slow.ts),
             slow.pid,
@@ -157,12 +213,17 @@ pub(super) fn json(kind: &str, ts: u64, tally: &Tally, groups: &Groups, wall_ns:
     let rows = groups.sorted().into_iter().map(|group| {
         let statuses = group.statuses.iter();
         let statuses = statuses.map(|(status, calls)| (status.to_string(), Value::from(*calls)));
+        let callers = group.callers.all();
+        let callers = callers.map(|(caller, calls)| json!({ "caller": caller, "calls": calls }));
         json!({
             "group": named(&group.values),
             "calls": group.calls,
             "errors": group.errors,
             "durations": histogram_json(&group.durations),
             "statuses": Value::Object(statuses.collect()),
+            "rows": (group.rows.calls > 0).then_some(group.rows.sum),
+            "calls_with_rows": group.rows.calls,
+            "callers": callers.collect::<Vec<_>>(),
         })
     });
     let slow = |slow: &Slow| {
@@ -175,6 +236,8 @@ pub(super) fn json(kind: &str, ts: u64, tally: &Tally, groups: &Groups, wall_ns:
             "request": slow.request,
             "status": slow.status,
             "error": slow.is_error,
+            "rows": slow.rows,
+            "caller": slow.caller.as_deref(),
         })
     };
     let mut json = json!({

@@ -6,7 +6,8 @@ use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{Recipe, Role};
+use super::callers::{CallerNames, Callers};
+use super::{CALLER, Recipe, Role};
 use crate::analysis::histogram::Histogram;
 use crate::analysis::keys::{FunctionKey, KeyBuilder};
 use crate::analysis::lifetimes::{Lifetimes, Whose};
@@ -29,7 +30,7 @@ const MOST_TOLD: usize = 16 << 20;
 /// What stands for a value that was not found.
 const NONE: &str = "(none)";
 /// What stands for the values for which there was no room.
-const OTHERS: &str = "(others)";
+pub(super) const OTHERS: &str = "(others)";
 /// From this status on a call has failed, as HTTP has it.
 const FAILED: i64 = 500;
 
@@ -46,6 +47,17 @@ pub(super) struct Group {
     pub(super) durations: Histogram,
     /// How many had which status, where a field tells it.
     pub(super) statuses: Vec<(i64, u64)>,
+    /// Rows of those calls whose rows are known, and how many these are.
+    pub(super) rows: Rows,
+    /// Who called, and how often, where that is asked for.
+    pub(super) callers: Callers,
+}
+
+/// How many rows calls were about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Rows {
+    pub(super) sum: u64,
+    pub(super) calls: u64,
 }
 
 /// One call among the slowest.
@@ -60,6 +72,8 @@ pub(super) struct Slow {
     /// The value of the field that names its request.
     pub(super) request: Option<String>,
     pub(super) status: Option<i64>,
+    pub(super) rows: Option<u64>,
+    pub(super) caller: Option<Arc<str>>,
     pub(super) is_error: bool,
 }
 
@@ -96,6 +110,8 @@ impl Groups {
                     errors: 0,
                     durations: Histogram::fine(),
                     statuses: Vec::new(),
+                    rows: Rows::default(),
+                    callers: Callers::default(),
                 });
                 *fresh.insert(next)
             }
@@ -138,6 +154,7 @@ pub(super) struct Tally {
     /// Values as they were made alike.
     made: HashMap<String, String>,
     made_bytes: usize,
+    callers: CallerNames,
     pub(super) all: Groups,
     pub(super) recent: Groups,
     /// Slowest first.
@@ -165,6 +182,7 @@ impl Tally {
             inner: HashSet::new(),
             made: HashMap::new(),
             made_bytes: 0,
+            callers: CallerNames::default(),
             all: Groups::default(),
             recent: Groups::default(),
             slowest: Vec::new(),
@@ -313,6 +331,10 @@ impl Tally {
             .as_deref()
             .and_then(value)
             .and_then(status);
+        let rows = self.recipe.rows.as_deref().and_then(value).and_then(rows);
+        let caller = (self.recipe.caller)
+            .then(|| value(CALLER).map_or_else(|| NONE.to_owned(), ToString::to_string));
+        let caller = caller.and_then(|name| self.callers.of(&name));
         let request = self.recipe.request.as_deref().and_then(value);
         let request = request.map(ToString::to_string);
         let names = self.recipe.group_by.clone();
@@ -335,6 +357,13 @@ impl Tally {
             if let Some(duration) = duration {
                 group.durations.add(duration);
             }
+            if let Some(rows) = rows {
+                group.rows.sum = group.rows.sum.saturating_add(rows);
+                group.rows.calls += 1;
+            }
+            if self.recipe.caller {
+                group.callers.add(caller.as_ref());
+            }
             if let Some(status) = status {
                 match group.statuses.binary_search_by_key(&status, |(it, _)| *it) {
                     Ok(at) => group.statuses[at].1 += 1,
@@ -351,6 +380,8 @@ impl Tally {
                 values,
                 request,
                 status,
+                rows,
+                caller,
                 is_error,
             });
         }
@@ -401,6 +432,16 @@ fn value_of<'a>(
     let later = told.iter().find(|(told, _)| **told == *name);
     let value = later.map(|(_, value)| value).or_else(|| fields.get(name))?;
     (!matches!(value, FieldValue::Absent(_))).then_some(value)
+}
+
+/// A number of rows. Drivers say -1 where they do not know.
+fn rows(value: &FieldValue) -> Option<u64> {
+    match value {
+        FieldValue::Integer(rows) => u64::try_from(*rows).ok(),
+        // What PostgreSQL says of a statement, such as INSERT 0 20.
+        FieldValue::Text(tag) => tag.text.rsplit_once(' ')?.1.parse().ok(),
+        _ => None,
+    }
 }
 
 /// A status such as 200 or `200 OK`.

@@ -240,6 +240,37 @@ fn pebbles(table: &Value) -> Vec<(String, u64, u64)> {
     groups
 }
 
+/// Rows of the groups that statements.py sends, where they are known: of `insert` one by one and many at once, and of `select`.
+fn rows_of_pebbles(table: &Value) -> [Option<u64>; 3] {
+    [
+        "insert into pebbles values (?)",
+        "insert into pebbles (b, a) values (?)",
+        "select a from pebbles where b = ? and a in (?)",
+    ]
+    .map(|statement| group_of(table, statement)["rows"].as_u64())
+}
+
+fn group_of<'a>(table: &'a Value, statement: &str) -> &'a Value {
+    let mut rows = table["groups"].as_array().expect("groups").iter();
+    let group = rows.find(|row| row["group"]["statement"] == statement);
+    group.unwrap_or_else(|| panic!("{statement}: {table}"))
+}
+
+/// By whom all single `insert`s were made is this function of statements.py, at the line where it stands there.
+fn inserts_are_from(table: &Value, function: &str) {
+    let program = file("tests/programs/recipes/statements.py");
+    let source = std::fs::read_to_string(&program).expect("the program");
+    let mut lines = (1..).zip(source.lines());
+    let defines = format!("def {}(", function.split('.').next().unwrap_or_default());
+    assert!(lines.any(|(_, line)| line.contains(&defines)), "{function}");
+    let (line, _) = lines
+        .find(|(_, line)| line.contains("INSERT.format"))
+        .expect("the statement");
+    let callers = json!([{ "caller": format!("{function} ({program}:{line})"), "calls": 20 }]);
+    let group = group_of(table, "insert into pebbles values (?)");
+    assert_eq!(group["callers"], callers, "{function}");
+}
+
 /// What all libraries are asked to send.
 fn all_pebbles() -> Vec<(String, u64, u64)> {
     vec![
@@ -255,8 +286,18 @@ fn all_pebbles() -> Vec<(String, u64, u64)> {
     ]
 }
 
-/// Runs statements.py with drivers in both versions: a table for each is what the server has written down.
-fn statements_are_those_of(database: &Database, library: &str, more: &[(String, u64, u64)]) {
+/// As many rows as statements.py inserts and selects.
+const ALL_ROWS: [Option<u64>; 3] = [Some(20), Some(5), Some(55)];
+
+/// Runs statements.py with drivers in both versions: a table for each is what the server has written down, with so many rows and
+/// from this function.
+fn statements_are_those_of(
+    database: &Database,
+    library: &str,
+    more: &[(String, u64, u64)],
+    rows: [Option<u64>; 3],
+    function: &str,
+) {
     let program = file("tests/programs/recipes/statements.py");
     let port = database.port().to_string();
     for version in ["drivers-old", "drivers-new"] {
@@ -267,6 +308,8 @@ fn statements_are_those_of(database: &Database, library: &str, more: &[(String, 
         expected.sort();
         let seen = pebbles(&table);
         assert_eq!(seen, expected, "{version}, {library}");
+        assert_eq!(rows_of_pebbles(&table), rows, "{version}, {library}");
+        inserts_are_from(&table, function);
         let log = database.log().split_off(before);
         let written = |words: &str| {
             let lines = log.lines().filter(|line| !line.contains("STATEMENT:"));
@@ -287,15 +330,29 @@ fn statements_are_those_that_postgresql_has_written_down_once_each_in_a_tree() {
     leaves_nothing(|| {
         let database = Database::postgresql();
         let streamed = group("select b from pebbles", 1, 0);
-        for library in ["psycopg", "psycopg-async"] {
-            statements_are_those_of(&database, library, std::slice::from_ref(&streamed));
+        for (library, function) in [
+            ("psycopg", "by_cursor"),
+            ("psycopg-async", "by_async_cursor"),
+        ] {
+            let streamed = std::slice::from_ref(&streamed);
+            statements_are_those_of(&database, library, streamed, ALL_ROWS, function);
         }
         let by_cursor = group("select a, b from pebbles", 1, 0);
-        statements_are_those_of(&database, "asyncpg", &[streamed, by_cursor]);
-        // Of a driver in C, and of one that is awaited in another greenlet.
-        for driver in ["psycopg2", "asyncpg"] {
+        let statements = [streamed, by_cursor];
+        // It says how many only of what has no rows to be read.
+        let rows = [Some(20), None, None];
+        statements_are_those_of(
+            &database,
+            "asyncpg",
+            &statements,
+            rows,
+            "asyncpg.<locals>.main",
+        );
+        // Of a driver in C, and of one that is awaited in another greenlet and does not say how many many were.
+        for (driver, many) in [("psycopg2", Some(5)), ("asyncpg", None)] {
             let url = format!("postgresql+{driver}://tester@{{}}:{{}}/postgres");
-            statements_are_those_of(&database, &url, &[]);
+            let rows = [Some(20), many, Some(55)];
+            statements_are_those_of(&database, &url, &[], rows, "by_engine");
         }
     });
 }
@@ -321,8 +378,12 @@ fn statements_of_a_driver_in_c_are_seen_only_where_something_above_sends_them_in
 fn statements_are_those_that_mariadb_has_written_down_once_each_in_a_tree() {
     leaves_nothing(|| {
         let database = Database::mariadb();
-        for library in ["pymysql", "aiomysql", "mysql+aiomysql://root@{}:{}/test"] {
-            statements_are_those_of(&database, library, &[]);
+        for (library, function) in [
+            ("pymysql", "by_cursor"),
+            ("aiomysql", "by_async_cursor"),
+            ("mysql+aiomysql://root@{}:{}/test", "by_engine"),
+        ] {
+            statements_are_those_of(&database, library, &[], ALL_ROWS, function);
         }
     });
 }
@@ -333,13 +394,22 @@ fn statements_are_those_of_the_hooks_of_django_and_aiosqlite_in_a_tree() {
     leaves_nothing(|| {
         let program = file("tests/programs/recipes/statements.py");
         // Each is one for Django. SQLite tells each row of a statement for several, and none that it cannot prepare.
-        for (library, versions, told) in [
-            ("django", ["django-3.0", "django-5.2"], "33"),
-            ("aiosqlite", ["drivers-old", "drivers-new"], "36"),
+        for (library, versions, told, function) in [
+            ("django", ["django-3.0", "django-5.2"], "33", "by_cursor"),
+            (
+                "aiosqlite",
+                ["drivers-old", "drivers-new"],
+                "36",
+                "by_async_cursor",
+            ),
         ] {
             for version in versions {
                 let (table, stdout) = table("sql", version, &[&program, library]);
                 assert_eq!(pebbles(&table), all_pebbles(), "{version}, {library}");
+                // Those of a select are known when they have been read.
+                let rows = [Some(20), Some(5), None];
+                assert_eq!(rows_of_pebbles(&table), rows, "{version}, {library}");
+                inserts_are_from(&table, function);
                 assert_eq!(stdout.trim(), told, "{version}, {library}");
             }
         }
@@ -347,6 +417,43 @@ fn statements_are_those_of_the_hooks_of_django_and_aiosqlite_in_a_tree() {
         for version in ["drivers-old", "drivers-new"] {
             let (table, _) = table("sql", version, &[&program, "sqlite+aiosqlite://"]);
             assert_eq!(pebbles(&table), all_pebbles(), "{version}");
+            inserts_are_from(&table, "by_engine");
+        }
+    });
+}
+
+/// Sends statements from coroutines, each from a greenlet that SQLAlchemy makes for it.
+const AWAITED: &str = r#"
+import asyncio
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+async def asks(session, number):
+    await session.execute(text("select 1"))
+async def main():
+    engine = create_async_engine("sqlite+aiosqlite://")
+    async with AsyncSession(engine) as session:
+        for number in range(3):
+            await asks(session, number)
+    await engine.dispose()
+asyncio.run(main())
+"#;
+
+#[test]
+#[ignore = "needs uprobe events and tests/recipes/install: run by tests/uprobes/run"]
+fn who_awaits_a_statement_that_is_sent_from_a_greenlet_of_sqlalchemys_is_known_in_a_tree() {
+    leaves_nothing(|| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let program = directory.path().join("program.py");
+        std::fs::write(&program, AWAITED).expect("written");
+        let program = program.to_str().expect("UTF-8");
+        for version in ["drivers-old", "drivers-new"] {
+            let (table, _) = table("sql", version, &[program]);
+            let callers = json!([{ "caller": format!("asks ({program}:6)"), "calls": 3 }]);
+            assert_eq!(
+                group_of(&table, "select ?")["callers"],
+                callers,
+                "{version}"
+            );
         }
     });
 }

@@ -158,7 +158,9 @@ impl<M: Memory> Search<'_, M> {
             let pages = Pages::of(&self.reader.memory);
             for (task, was) in tasks.iter().zip(read) {
                 let (chain, same) = match (was, self.task(&pages, *task)) {
-                    (Ok(was), Ok(now)) if was == now => (Ok(now), true),
+                    (Ok(was), Ok(now)) if was == now && self.holds_still(*task, &now) => {
+                        (Ok(now), true)
+                    }
                     _ => self.by_itself(*task),
                 };
                 let is_kept = match chain {
@@ -192,13 +194,31 @@ impl<M: Memory> Search<'_, M> {
         let mut was = self.task(memory, task);
         for _ in 0..ATTEMPTS {
             let now = self.task(memory, task);
-            let is_same = matches!((&was, &now), (Ok(was), Ok(now)) if was == now);
+            let is_same = matches!((&was, &now), (Ok(was), Ok(now)) if was == now && self.holds_still(task, now));
             if is_same {
                 return (now, true);
             }
             was = now;
         }
         (was, false)
+    }
+
+    /// Whether a task that was read twice alike is so for a while. One that waits for its turn can go on at any moment, do the same
+    /// again with other coroutines in the same memory, and be read alike twice by chance, half before and half after.
+    fn holds_still(&self, task: u64, chain: &Option<Chain>) -> bool {
+        /// How often it is read.
+        const TIMES: usize = 3;
+        match chain {
+            Some(Chain {
+                link: Link::Start | Link::Turn,
+                ..
+            }) => {
+                let memory = &self.reader.memory;
+                let mut again = (0..TIMES).map(|_| self.task(memory, task));
+                again.all(|now| now.is_ok_and(|now| now == *chain))
+            }
+            _ => true,
+        }
     }
 
     /// The coroutines of a task; `None` where it runs, or has finished.
@@ -211,7 +231,8 @@ impl<M: Memory> Search<'_, M> {
         let ended = |frames, link| Ok(Some(Chain { frames, link }));
         // Between two coroutines there are few other objects.
         for _ in 0..DEEPEST * 4 {
-            match self.types.of(memory, layout, object)?.kind {
+            let its_type = self.types.of(memory, layout, object)?;
+            match its_type.kind {
                 Kind::Generator if frames.len() < DEEPEST => {
                     let (raw, doing) = generators::look(memory, layout, object)?;
                     match (raw, doing) {
@@ -238,6 +259,10 @@ impl<M: Memory> Search<'_, M> {
                     // None once it is done.
                     let future = if future == 0 { object } else { future };
                     return ended(frames, Link::Object(future));
+                }
+                // Nothing else is awaited whose type has no next values, so this has just changed.
+                kind if kind != Kind::Generator && !its_type.iterates => {
+                    return Err(Unread::Senseless);
                 }
                 _ => return ended(frames, Link::Object(object)),
             }

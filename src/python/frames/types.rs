@@ -15,6 +15,8 @@ const LONGEST_NAME: usize = 256;
 /// Most types that are kept at a time, and the longest line of ancestors.
 const MOST_TYPES: usize = 1 << 16;
 const ANCESTORS: usize = 64;
+/// How far `tp_iternext` is behind `tp_name`, the same in every version.
+const ITERNEXT: u64 = 200;
 /// No object that matters here is larger.
 const LARGEST: u64 = 1 << 10;
 
@@ -48,6 +50,8 @@ pub(super) struct Type {
     pub(super) name: String,
     /// Bytes of the fields that the kind is known for.
     pub(super) size: u64,
+    /// Whether its objects have next values, as everything has that is awaited.
+    pub(super) iterates: bool,
 }
 
 /// Types that were looked at.
@@ -92,6 +96,8 @@ fn read<M: Memory>(memory: &M, layout: &Layout, address: u64) -> Result<Type, Un
     let at = &layout.objects;
     let name_of = |its_type: u64| name(memory, memory.number(added(its_type, at.type_name)?)?);
     let own = name_of(address)?;
+    let next = added(added(address, at.type_name)?, ITERNEXT)?;
+    let iterates = memory.number(next).is_ok_and(|it| it != 0);
     let (mut ancestor, mut called) = (address, own.clone());
     for _ in 0..ANCESTORS {
         let kind = kind(&called);
@@ -101,6 +107,7 @@ fn read<M: Memory>(memory: &M, layout: &Layout, address: u64) -> Result<Type, Un
                 kind,
                 name: own,
                 size: size.min(LARGEST),
+                iterates,
             });
         }
         ancestor = memory.number(added(ancestor, at.type_base)?)?;
@@ -113,6 +120,7 @@ fn read<M: Memory>(memory: &M, layout: &Layout, address: u64) -> Result<Type, Un
         kind: Kind::Other,
         name: own,
         size: 0,
+        iterates,
     })
 }
 

@@ -197,7 +197,7 @@ impl Field {
                 "no span of OpenTelemetry was current".to_owned()
             }
             Absent::Unbound if self.argument == CALLER => {
-                "every caller was in one of the files that are passed over".to_owned()
+                "no caller was found outside of the files that are passed over".to_owned()
             }
             Absent::Unbound => format!("{} has no value", self.argument),
             Absent::NoAttribute => format!("{before} has no attribute {wanted}"),
@@ -238,7 +238,17 @@ pub fn paths<'a>(fields: impl IntoIterator<Item = &'a Field>) -> BTreeMap<String
     paths
 }
 
-/// Whether a field with these paths is read when calls return, and never before.
+/// The names of fields, each with whether it is read when calls return, and never before.
+pub fn told_by_returns<'a>(fields: impl IntoIterator<Item = &'a Field>) -> BTreeMap<String, bool> {
+    let mut told = BTreeMap::new();
+    for field in fields {
+        let at_return = told.entry(field.name.clone()).or_insert(true);
+        *at_return &= field.at_return;
+    }
+    told
+}
+
+/// The same of a field with these [`paths`], as recordings have them.
 pub fn is_of_returns(paths: &str) -> bool {
     let is_of_returned = |path: &str| {
         let rest = path.strip_prefix(RETURNED);

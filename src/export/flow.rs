@@ -10,6 +10,7 @@
 //! where the agent tells it; values stand behind the place. Names come from the traced program, so
 //! nothing in them reaches the terminal as a control sequence.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 use std::num::{NonZeroU32, NonZeroU64};
@@ -23,6 +24,7 @@ use crate::analysis::pairing::Step;
 use crate::event::hosts::Hosts;
 use crate::event::loss::Losses;
 use crate::event::{Event, FieldValue, Frame, Manner, Place, Plain, Session, Wait, Waker, What};
+use crate::field;
 use crate::probe::{ArgumentKind, Phase};
 use crate::text::{Foreign, ending};
 
@@ -71,6 +73,8 @@ pub struct Flow<W> {
     only_thread: Option<(u32, u32)>,
     /// Whether there are calls in it, and not only what is told when they have ended.
     shows_calls: bool,
+    /// Names of the fields that are read when calls return.
+    of_returns: BTreeSet<String>,
     several_threads: bool,
     contexts: Contexts,
     /// What was lost and is not shown yet, a line per second at most; and when.
@@ -105,6 +109,7 @@ impl<W: Write> Flow<W> {
             start: None,
             only_thread: None,
             shows_calls: false,
+            of_returns: BTreeSet::new(),
             several_threads: false,
             contexts: Contexts::default(),
             losses: Losses::new(),
@@ -210,12 +215,16 @@ impl<W: Write> Flow<W> {
         if let Some(arguments) = &frame.text {
             self.put(dim, format_args!("  {}", arguments));
         }
-        self.fields(frame);
+        self.fields(frame, true);
     }
 
-    fn fields(&mut self, frame: &Frame) {
+    /// All fields, or those that are read when calls return.
+    fn fields(&mut self, frame: &Frame, all: bool) {
         let dim = self.dim();
         for field in frame.fields.iter().flat_map(|fields| fields.present()) {
+            if !all && !self.of_returns.contains(&*field.name) {
+                continue;
+            }
             let name = Foreign::new(&*field.name);
             match &field.value {
                 FieldValue::Text(text) | FieldValue::Bytes(text) => {
@@ -317,6 +326,7 @@ impl<W: Write> Flow<W> {
         self.lines.push_str("-- ");
         self.place((who.0, interpreter), place, held.line, &held.frame);
         self.left(took, frame);
+        self.fields(frame, false);
         true
     }
 
@@ -366,9 +376,7 @@ impl<W: Write> Flow<W> {
                 self.name(event.pid, event.interpreter, place, frame.context);
                 self.left(*duration_ns, frame);
                 // With --min-duration there is nothing of the call before it.
-                if !self.shows_calls {
-                    self.fields(frame);
-                }
+                self.fields(frame, !self.shows_calls);
             }
             What::Line { place, line } => {
                 let (function, file) = (place.name(), &place.file);
@@ -483,6 +491,9 @@ impl<W: Write> Sink for Flow<W> {
     // The flow begins with the first event: what is traced was said on stderr.
     fn session(&mut self, session: &Session) -> io::Result<()> {
         self.hosts = Hosts::of(session);
+        let fields = session.fields.iter();
+        let of_returns = fields.filter(|(_, paths)| field::is_of_returns(paths));
+        self.of_returns = of_returns.map(|(name, _)| name.clone()).collect();
         Ok(())
     }
 

@@ -64,9 +64,13 @@ const COLOURED: Options = Options {
 };
 
 fn shown(options: Options, events: &[(Event, usize)]) -> String {
+    shown_of(&Session::default(), options, events)
+}
+
+fn shown_of(session: &Session, options: Options, events: &[(Event, usize)]) -> String {
     let mut bytes = Vec::new();
     let mut sink = Box::new(Flow::new(&mut bytes, options));
-    sink.session(&Session::default()).expect("memory");
+    sink.session(session).expect("memory");
     for (event, depth) in events {
         sink.show(event, *depth);
     }
@@ -479,6 +483,40 @@ fn fields_stand_behind_a_call_and_behind_a_return_where_no_call_is_shown() {
         both.contains(&format!("-> run  /srv/app.py:10  {shown}\n")),
         "{both}"
     );
+}
+
+#[test]
+fn what_is_read_at_a_return_stands_behind_it_and_what_its_call_has_does_not_stand_there_again() {
+    use crate::event::{Field, FieldValue, Fields};
+    let fielded = |mut event: Event, names: &[&str]| {
+        let field = |name: &&str| Field {
+            name: (*name).into(),
+            value: FieldValue::Integer(3),
+        };
+        let fields = Fields(names.iter().map(field).collect());
+        if let What::Call { frame, .. } | What::Return { frame, .. } = &mut event.what {
+            frame.fields = Some(Arc::new(fields));
+        }
+        event
+    };
+    let paths = [("limit", "limit"), ("rows", "cursor.rowcount@return")];
+    let session = Session {
+        fields: paths
+            .map(|(name, path)| (name.to_owned(), path.to_owned()))
+            .into(),
+        ..Session::default()
+    };
+    let events = [
+        (fielded(call(0, "run"), &["limit"]), 0),
+        (fielded(call(5, "step"), &["limit"]), 1),
+        (fielded(ret(8, "step", Some(3_000)), &["limit", "rows"]), 1),
+        (fielded(ret(30, "run", Some(30_000)), &["limit", "rows"]), 0),
+    ];
+    let shown = shown_of(&session, Options::default(), &events);
+    let expected = "       0.000 ms  -> run  /srv/app.py:10  limit=3\n       \
+        0.005 ms    -- step  /srv/app.py:10  limit=3  0.003 ms  rows=3\n       \
+        0.030 ms  <- run  0.030 ms  rows=3\n";
+    assert_eq!(shown, expected);
 }
 
 #[test]

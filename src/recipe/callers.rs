@@ -1,11 +1,11 @@
 //! Who called, and how often, within bounds.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::tally::OTHERS;
+use super::OTHERS;
 
-/// Callers of a group that are told apart; further ones are one.
+/// Callers of a group that are told apart; the calls of others are added up.
 const MOST_CALLERS: usize = 64;
 /// Bytes of the names of all callers.
 const MOST_BYTES: usize = 16 << 20;
@@ -29,17 +29,16 @@ impl Callers {
             .calls
             .iter()
             .position(|(name, _)| Arc::ptr_eq(name, caller));
-        let mut at = match known {
-            Some(at) => at,
-            None if self.calls.len() < MOST_CALLERS => {
-                self.calls.push((Arc::clone(caller), 0));
-                self.calls.len() - 1
+        let mut at = known.unwrap_or_else(|| {
+            // The rarest makes room, so that one who comes late and then often is told.
+            if self.calls.len() == MOST_CALLERS
+                && let Some((_, calls)) = self.calls.pop()
+            {
+                self.others += calls;
             }
-            None => {
-                self.others += 1;
-                return;
-            }
-        };
+            self.calls.push((Arc::clone(caller), 0));
+            self.calls.len() - 1
+        });
         self.calls[at].1 += 1;
         while at > 0 && self.calls[at - 1].1 < self.calls[at].1 {
             self.calls.swap(at - 1, at);
@@ -48,28 +47,24 @@ impl Callers {
     }
 
     /// The most frequent first, and those that are not told apart last.
-    pub(super) fn all(&self) -> impl ExactSizeIterator<Item = (&str, u64)> {
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, u64)> {
         let others = (self.others > 0).then_some((OTHERS, self.others));
-        let mut all: Vec<(&str, u64)> = Vec::with_capacity(self.calls.len() + 1);
-        for (name, calls) in &self.calls {
-            all.push((name, *calls));
-        }
-        all.extend(others);
-        all.into_iter()
+        let known = self.calls.iter().map(|(name, calls)| (&**name, *calls));
+        known.chain(others)
     }
 }
 
 /// The names of callers, each once.
 #[derive(Debug, Default)]
 pub(super) struct CallerNames {
-    numbers: HashMap<Arc<str>, u32>,
+    all: HashSet<Arc<str>>,
     bytes: usize,
 }
 
 impl CallerNames {
     /// The name as it is known here; nothing where there is no room for it.
     pub(super) fn of(&mut self, name: &str) -> Option<Arc<str>> {
-        if let Some((known, _)) = self.numbers.get_key_value(name) {
+        if let Some(known) = self.all.get(name) {
             return Some(Arc::clone(known));
         }
         if self.bytes + name.len() > MOST_BYTES {
@@ -77,8 +72,7 @@ impl CallerNames {
         }
         self.bytes += name.len();
         let name: Arc<str> = name.into();
-        let number = self.numbers.len() as u32;
-        self.numbers.insert(Arc::clone(&name), number);
+        self.all.insert(Arc::clone(&name));
         Some(name)
     }
 }
@@ -91,16 +85,24 @@ mod tests {
     fn callers_are_told_apart_within_bounds_and_the_most_frequent_come_first() {
         let mut names = CallerNames::default();
         let mut callers = Callers::default();
-        let mut add = |name: &str| callers.add(names.of(name).as_ref());
-        for name in ["a", "b", "c", "b", "c", "c"] {
-            add(name);
-        }
-        for number in 0..100 {
-            add(&number.to_string());
-        }
-        let all: Vec<(&str, u64)> = callers.all().collect();
-        assert_eq!(all[..3], [("c", 3), ("b", 2), ("a", 1)]);
-        assert_eq!((all.len(), all[64]), (65, (OTHERS, 39)));
+        let mut seen = |added: &[&str]| -> Vec<(String, u64)> {
+            for name in added {
+                callers.add(names.of(name).as_ref());
+            }
+            callers
+                .all()
+                .map(|(name, calls)| (name.to_owned(), calls))
+                .collect()
+        };
+        let told = |name: &str, calls| (name.to_owned(), calls);
+        let all = seen(&["a", "b", "c", "b", "c", "c"]);
+        assert_eq!(all, [told("c", 3), told("b", 2), told("a", 1)]);
+        let once: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+        let all = seen(&once.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!((all.len(), &all[64]), (65, &told(OTHERS, 39)));
+        // Who comes late and then often is told, too.
+        let all = seen(&["late"; 50]);
+        assert_eq!((&all[0], &all[64]), (&told("late", 50), &told(OTHERS, 40)));
     }
 
     #[test]

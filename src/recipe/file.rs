@@ -70,6 +70,14 @@ pub(super) fn parse(name: &str, text: &str) -> Result<Recipe, Wrong> {
         }
     }
     let within = source.functions(&written.within)?;
+    let of_returns = (written.within.iter()).flat_map(|it| it.fields.iter());
+    for (name, paths) in of_returns {
+        let paths = source.fields(name, paths)?;
+        if paths.iter().any(|it| it.at_return) {
+            let wanted = "what [[within]] tells is read as its function begins; leave out @return and return";
+            return Err(source.wrong(name.span(), wanted));
+        }
+    }
     if functions.is_empty() {
         return Err(source.wrong(0..0, "it has no [[function]], so there is nothing to count"));
     }
@@ -162,11 +170,11 @@ impl Source<'_> {
                 "a path in quotes, or a list of such, must come",
             )
         };
-        if Field::parse(&format!("{}=a", name.get_ref())).is_err() {
+        let Ok(named) = Field::named(name.get_ref(), "a") else {
             let wanted = "a field has a name such as Python's are, and may have @return behind it";
             return Err(self.wrong(name.span(), wanted));
-        }
-        if name.get_ref() == CALLER {
+        };
+        if named.name == CALLER {
             let wanted =
                 "a field of this name is who called (callers-outside); choose another name";
             return Err(self.wrong(name.span(), wanted));
@@ -256,7 +264,12 @@ fields = { what = ["message['method']", "message.method"] }
                 "\ncallers-outside = [\"*/own/*\", \"[x\"]\n[[function]]",
             ),
             ("what = [\"", "caller = \"it\", what = [\""),
+            ("what = [\"", "\"caller@return\" = \"it\", what = [\""),
             ("what = [\"", "\"what@exit\" = [\""),
+            (
+                "\n[[function]]",
+                "\n[[within]]\nfunction = \"f\"\nfields = { \"what@return\" = \"a\" }\n[[function]]",
+            ),
             (
                 "\n[[function]]",
                 "\n[normalise]\nwhat = \"html\"\n[[function]]",

@@ -25,6 +25,9 @@ pub(crate) use sink::{Grouping, Options};
 /// The field that says who called.
 const CALLER: &str = "caller";
 
+/// What stands for the values for which there was no room.
+const OTHERS: &str = "(others)";
+
 /// What is asked of calls.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Recipe {
@@ -114,8 +117,8 @@ impl Recipe {
         for function in self.all() {
             for field in &function.fields {
                 let same = |known: &&mut Field| {
-                    let is = |it: &Field| (it.name.clone(), it.argument.clone(), it.at_return);
-                    is(known) == is(field) && known.path == field.path
+                    (&known.name, &known.argument, &known.path, known.at_return)
+                        == (&field.name, &field.argument, &field.path, field.at_return)
                 };
                 match fields.iter_mut().find(same) {
                     Some(known) if known.functions.contains(&function.name) => {}

@@ -5,8 +5,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use super::Recipe;
 use super::tally::{Group, Groups, Rows, Slow, Tally};
+use super::{OTHERS, Recipe};
 use crate::text::{Foreign, both_ends, ending};
 use crate::view::{bars, count, histogram_json, many, quantile, time};
 
@@ -80,14 +80,16 @@ fn row(recipe: &Recipe, group: &Group, length_ns: u64) -> String {
 
 /// The most frequent callers of a group; nothing where they are not asked for.
 fn callers(group: &Group) -> Option<String> {
-    let all = group.callers.all();
-    let more = all.len().saturating_sub(CALLERS) as u64;
-    let mut shown = Vec::new();
-    for (caller, calls) in all.take(CALLERS) {
-        shown.push(format!("{}: {}", site(caller), count(calls)));
+    let (mut shown, mut more) = (Vec::new(), 0);
+    for (caller, calls) in group.callers.all() {
+        if shown.len() < CALLERS || caller == OTHERS {
+            shown.push(format!("{}: {}", site(caller), count(calls)));
+        } else {
+            more += 1;
+        }
     }
     if more > 0 {
-        shown.push(format!("{} more", count(more)));
+        shown.insert(CALLERS, format!("{more} more"));
     }
     (!shown.is_empty()).then(|| shown.join(", "))
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::callers::{CallerNames, Callers};
-use super::{CALLER, Recipe, Role};
+use super::{CALLER, OTHERS, Recipe, Role};
 use crate::analysis::histogram::Histogram;
 use crate::analysis::keys::{FunctionKey, KeyBuilder};
 use crate::analysis::lifetimes::{Lifetimes, Whose};
@@ -29,8 +29,6 @@ const MOST_TOLD: usize = 16 << 20;
 
 /// What stands for a value that was not found.
 const NONE: &str = "(none)";
-/// What stands for the values for which there was no room.
-pub(super) const OTHERS: &str = "(others)";
 /// From this status on a call has failed, as HTTP has it.
 const FAILED: i64 = 500;
 

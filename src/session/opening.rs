@@ -587,9 +587,7 @@ impl TraceContext<'_> {
                 with_idle: self.request.with_idle,
             }),
             fields: FieldsFound::new(
-                field::paths(plan.fields())
-                    .into_iter()
-                    .map(|(name, paths)| (name, field::is_of_returns(&paths))),
+                field::told_by_returns(plan.fields()),
                 self.request.agent.fields_vary,
             ),
             measured: measures,

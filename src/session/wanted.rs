@@ -101,9 +101,7 @@ impl Wanted {
             return Err(PlanError::NoSuchField { name: name.clone() });
         }
         if let Some(name) = &request.group_by
-            && field::paths(&fields)
-                .get(name)
-                .is_some_and(|it| field::is_of_returns(it))
+            && field::told_by_returns(&fields).get(name) == Some(&true)
         {
             return Err(PlanError::FieldOfReturns { name: name.clone() });
         }

@@ -331,6 +331,21 @@ impl Calls {
         }
     }
 
+    /// A call returns with these fields: those of its call, and those that are read by then.
+    pub(super) fn has_fields(&mut self, frame: FrameId, fields: &Arc<Fields>) {
+        let id = self.open.get(&frame);
+        let Some(call) = id.and_then(|id| self.calls.get_mut(id)) else {
+            return;
+        };
+        let before = call.called.fields.as_ref().map_or(0, |it| it.bytes());
+        let others = self.field_bytes.saturating_sub(before);
+        let all = others.saturating_add(fields.bytes());
+        if all <= MOST_FIELDS {
+            self.field_bytes = all;
+            call.called.fields = Some(Arc::clone(fields));
+        }
+    }
+
     /// A frame is no longer followed, and what it was is not known.
     pub(super) fn forget(&mut self, frame: FrameId) {
         let Some(id) = self.open.remove(&frame) else {

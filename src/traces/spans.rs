@@ -110,7 +110,12 @@ impl<O: Outlet> Spans<O> {
         };
         match finished.frame {
             Some(opened) if ending == Ending::Suspended => self.calls.gives_way(opened, ts),
-            Some(opened) => self.calls.returns(opened, ts, ending, !finished.likely),
+            Some(opened) => {
+                if let Some(fields) = &frame.fields {
+                    self.calls.has_fields(opened, fields);
+                }
+                self.calls.returns(opened, ts, ending, !finished.likely);
+            }
             None => {
                 let took = finished.inclusive_ns.unwrap_or(0);
                 let ended = Ended {

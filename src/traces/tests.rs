@@ -230,6 +230,21 @@ const REQUEST: &str = "req-7d2a5f1e-0b1c-4a3d-9e8f-001122334455";
 const TRACE: u128 = 0x7d2a5f1e_0b1c_4a3d_9e8f_001122334455;
 
 #[test]
+fn spans_have_the_fields_that_are_read_when_their_calls_return() {
+    let (spans, _) = spans(
+        Choice::default(),
+        vec![
+            with("method", "get", call(100, "a")),
+            with("status", "found", returned(200, "a")),
+        ],
+    );
+    let a = one(&spans, "a");
+    let values = ["method", "status"].map(|name| a.attributes.get(name).cloned());
+    let text = |text: &str| Some(Read::Bytes(text.into()));
+    assert_eq!(values, [text("get"), text("found")], "{:?}", a.attributes);
+}
+
+#[test]
 fn calls_are_spans_below_their_callers_and_each_outermost_call_is_a_trace() {
     let (spans, said) = spans(
         Choice::default(),

@@ -77,7 +77,7 @@ use self::groups::Groups;
 use self::kinds::{Entered, Entry, Kinds, Within};
 use self::returning::Returning;
 use self::step::stack;
-use self::thread::{Frame, MAX_FRAMES, Thread, give_up, give_up_by_bound};
+use self::thread::{Frame, MAX_FRAMES, OfCall, Thread, give_up, give_up_by_bound};
 use super::keys::{KeyBuilder, Keys, NameKey};
 use super::overhead::{Edge, Intervals};
 use crate::event::hosts::whole_host;
@@ -331,7 +331,8 @@ impl Pairing {
                 {
                     (*place, key) = group;
                 }
-                let fields = fields.and_then(|fields| self.fields.keep(fields));
+                let fields = fields.map(|fields| self.fields.keep(fields));
+                let lacks_fields = matches!(fields, Some(None));
                 let frame = Frame {
                     id: self.calls,
                     name: called.name,
@@ -355,7 +356,8 @@ impl Pairing {
                     intervals_before: thread.intervals,
                     called: 0,
                     before: interrupted,
-                    fields,
+                    fields: fields.flatten(),
+                    lacks_fields,
                 };
                 if let Some(oldest) = thread.call(frame) {
                     give_up_by_bound(&mut self.given_up, (event.pid, event.tid), oldest);
@@ -390,14 +392,17 @@ impl Pairing {
                     call: &mut call,
                 }
                 .leave(thread, frame.context, *duration_ns);
-                if call.is_none() && self.fields.left_out() > 0 {
-                    // What the call told may have had no room: nobody takes the rest for all.
-                    frame.fields = None;
-                }
-                if let Some((fields, called)) = call {
-                    frame.fields = Some(fields.with(frame.fields.take()));
-                    if called.group.is_some() {
-                        *place = called;
+                if let Some(OfCall { fields, is_whole }) = call {
+                    match fields {
+                        Some((fields, called)) => {
+                            frame.fields = Some(fields.with(frame.fields.take()));
+                            if called.group.is_some() {
+                                *place = called;
+                            }
+                        }
+                        // What the return tells is not all that there was: nobody is to take it for that.
+                        None if !is_whole => frame.fields = None,
+                        None => {}
                     }
                 }
                 // Which frame it is tells more than the line, which may be in a function within it.

@@ -6,13 +6,11 @@ use std::sync::Arc;
 
 use super::calls::{FinishedCall, FrameId, GivenUp, Revised, Unpaired};
 use super::creations::Creations;
-use super::fields::KeptFields;
 use super::kinds::{Around, Entry, Kinds, Returned, Verdict};
 use super::rules::PairingRules;
-use super::thread::{BUCKETS, Frame, Thread, give_up, give_up_by_bound};
+use super::thread::{BUCKETS, Frame, OfCall, Thread, give_up, give_up_by_bound};
 use crate::analysis::keys::{KeyBuilder, NameKey};
 use crate::analysis::overhead::Intervals;
-use crate::event::Place;
 
 /// Places remembered as generators, and as functions that switch stacks.
 const MAX_GENERATORS: usize = 1 << 16;
@@ -33,8 +31,8 @@ pub(super) struct Returning<'a> {
     pub(super) given_up: &'a mut Vec<GivenUp>,
     pub(super) revised: &'a mut Vec<Revised>,
     pub(super) found: Option<&'a mut Creations>,
-    /// Where the fields of the call go, with its place.
-    pub(super) call: &'a mut Option<(KeptFields, Arc<Place>)>,
+    /// Where that goes which it has of its call.
+    pub(super) call: &'a mut Option<OfCall>,
 }
 
 impl Returning<'_> {
@@ -121,7 +119,7 @@ impl Returning<'_> {
         let (alone, in_line) = self.settle_ambiguity(thread, index);
         let outer = thread.outer(index);
         let mut frame = thread.take(index)?;
-        *self.call = frame.taken();
+        *self.call = Some(frame.taken());
         if frame.entry == Entry::Any
             && let Some(outer) = outer.and_then(|outer| thread.frames.get_mut(outer))
         {
@@ -261,7 +259,7 @@ impl Returning<'_> {
         }
         let outer = thread.outer(index);
         let mut frame = thread.take(index)?;
-        *self.call = frame.taken();
+        *self.call = Some(frame.taken());
         let next = [frame.parent, frame.before].into_iter();
         let mut open = next.filter(|id| thread.index_of(*id).is_some());
         thread.running = open.next().unwrap_or(0);

@@ -1134,6 +1134,35 @@ fn what_a_return_tells_itself_stands_with_the_fields_of_its_call_in_the_order_of
 }
 
 #[test]
+fn a_return_tells_nothing_alone_where_its_call_was_not_seen_or_had_no_room() {
+    let answers = |ts, name: &str| {
+        let mut event = with_field(call(ts, name), "return");
+        let What::Call { frame, .. } = &event.what else {
+            unreachable!()
+        };
+        let frame = frame.clone();
+        event = ret(ts, name);
+        if let What::Return { frame: own, .. } = &mut event.what {
+            own.fields = frame.fields;
+        }
+        event
+    };
+    let was_running = told("handle", 1, Manner::Running, call(1, "handle"));
+    let (all, _) = fields(vec![was_running, answers(2, "handle")]);
+    assert_eq!(all, ["-", "-"]);
+    // One whose call has none keeps its own, also when others have had no room.
+    let long = "x".repeat(17 << 20);
+    let (all, pairing) = fields(vec![
+        with_field(call(1, "long"), &long),
+        call(2, "handle"),
+        answers(3, "handle"),
+        answers(4, "long"),
+    ]);
+    assert_eq!(pairing.without_fields(), 1);
+    assert_eq!(all[1..], ["-", "return", "-"]);
+}
+
+#[test]
 fn fields_of_open_calls_are_bounded_in_bytes_and_those_left_out_are_counted() {
     let long = "x".repeat(1 << 20);
     let calls = |from: u64| (from..from + 20).map(|ts| with_field(call(ts, "deep"), &long));

@@ -182,6 +182,17 @@ pub(super) struct Frame {
     pub(super) before: u64,
     /// What its return has of its call.
     pub(super) fields: Option<KeptFields>,
+    /// Whether the call told fields for which there was no room.
+    pub(super) lacks_fields: bool,
+}
+
+/// What a return has of its call.
+#[derive(Debug)]
+pub(super) struct OfCall {
+    /// Its fields, with its place.
+    pub(super) fields: Option<(KeptFields, Arc<Place>)>,
+    /// Whether that is all that it told: it was seen to begin, and its fields had room.
+    pub(super) is_whole: bool,
 }
 
 pub(super) fn give_up(given_up: &mut Vec<GivenUp>, (pid, tid): (u32, u32), frame: Frame) {
@@ -211,9 +222,12 @@ pub(super) fn give_up_by_bound(given_up: &mut Vec<GivenUp>, whose: (u32, u32), f
 
 impl Frame {
     /// What its return has of its call.
-    pub(super) fn taken(&mut self) -> Option<(KeptFields, Arc<Place>)> {
-        let fields = self.fields.take()?;
-        Some((fields, Arc::clone(&self.place)))
+    pub(super) fn taken(&mut self) -> OfCall {
+        let fields = self.fields.take();
+        OfCall {
+            fields: fields.map(|fields| (fields, Arc::clone(&self.place))),
+            is_whole: !self.was_running && !self.lacks_fields,
+        }
     }
 
     pub(super) fn entered(&self) -> Entered<'_> {

@@ -318,7 +318,7 @@ impl Pen for Packets {
         });
     }
 
-    fn closes(&mut self, row: Row, _slice: &Slice, ts: u64, ending: Ending) {
+    fn closes(&mut self, row: Row, slice: &Slice, ts: u64, ending: Ending) {
         self.put(ts, |packet| {
             packet.message(TRACK_EVENT, |event| {
                 event.number(EVENT_KIND, END);
@@ -328,6 +328,9 @@ impl Pen for Packets {
                         annotation.text(ANNOTATION_NAME, "ends");
                         annotation.text(ANNOTATION_TEXT, words);
                     });
+                }
+                if let Some(Value::Object(fields)) = slice.later_fields() {
+                    annotate(event, EVENT_ANNOTATION, &fields, DEEPEST_ARGUMENT);
                 }
             });
         });

@@ -19,7 +19,7 @@ use crate::analysis::overhead::Intervals;
 use crate::analysis::pairing::{Open, Step};
 use crate::analysis::roles::Role;
 use crate::event::hosts::Hosts;
-use crate::event::{Event, Fields, Manner, Place, Plain, Session, What, json as event_json};
+use crate::event::{Event, Field, Fields, Manner, Place, Plain, Session, What, json as event_json};
 use crate::export::{ENOUGH, End, Held, Sink, counted};
 use crate::probe::{ArgumentKind, Phase};
 use crate::text::Foreign;
@@ -97,6 +97,8 @@ pub struct Slice {
     pub(super) line: Option<i32>,
     pub(super) since: u64,
     pub(super) fields: Option<Arc<Fields>>,
+    /// Once it has returned: the same, and those that were read by then.
+    returned: Option<Arc<Fields>>,
     row: Row,
     /// Of how many slices of its track it is inside.
     depth: usize,
@@ -124,6 +126,8 @@ struct Shown<P> {
     /// Calls that are open, by their tags. The timeline bounds how many.
     open: Vec<Option<Slice>>,
     free: Vec<u32>,
+    /// What returns at the moment, with its fields.
+    returned: Option<(FunctionKey, Arc<Fields>)>,
     /// Threads, greenlets and tasks, by the numbers of their rows.
     labels: HashMap<u32, Label, KeyBuilder>,
 }
@@ -339,11 +343,24 @@ impl Slice {
         args
     }
 
-    /// Its fields, if it has some.
+    /// Its fields, if it has some: those of its call while it is open.
     pub(super) fn fields(&self) -> Option<Value> {
-        let fields = self.fields.as_deref()?;
+        let fields = self.returned.as_deref().or(self.fields.as_deref())?;
         fields.present().next()?;
         Some(event_json::fields(fields))
+    }
+
+    /// Those of them that its call did not have.
+    pub(super) fn later_fields(&self) -> Option<Value> {
+        let returned = self.returned.as_deref()?;
+        let is_known = |field: &&Field| {
+            let known = self.fields.as_deref().and_then(|it| it.get(&field.name));
+            known == Some(&field.value)
+        };
+        let later = returned.present().filter(|field| !is_known(field));
+        let later = Fields(later.cloned().collect());
+        later.present().next()?;
+        Some(event_json::fields(&later))
     }
 }
 
@@ -362,6 +379,7 @@ impl<P: Pen> Observer for Shown<P> {
             line,
             since: ts,
             fields: open.fields.cloned(),
+            returned: None,
             row,
             depth,
         };
@@ -377,7 +395,7 @@ impl<P: Pen> Observer for Shown<P> {
     }
 
     fn closes(&mut self, track: Track, ts: u64, tag: u32, ending: Ending) {
-        let Some(slice) = self.open.get_mut(tag as usize).and_then(Option::take) else {
+        let Some(mut slice) = self.open.get_mut(tag as usize).and_then(Option::take) else {
             return;
         };
         self.free.push(tag);
@@ -397,6 +415,11 @@ impl<P: Pen> Observer for Shown<P> {
                 .role
                 .ran(&name.text, &place.file.text, ran_ns, || Arc::clone(place));
         }
+        if matches!(ending, Ending::Returned | Ending::Raised)
+            && let Some((_, fields)) = self.returned.take_if(|(key, _)| *key == slice.key)
+        {
+            slice.returned = Some(fields);
+        }
         self.pen.closes(slice.row, &slice, ts, ending);
     }
 
@@ -414,6 +437,10 @@ impl<W: Write, P: Pen> Sink for Slices<W, P> {
         let event = step.event;
         let shown = &mut self.shown;
         shown.begin(event.ts);
+        shown.returned = match (&event.what, step.key) {
+            (What::Return { frame, .. }, Some(key)) => frame.fields.clone().map(|it| (key, it)),
+            _ => None,
+        };
         self.timeline.take(step, shown);
         let timeline = &self.timeline;
         let innermost = || timeline.innermost((event.pid, event.tid, None));
@@ -434,6 +461,7 @@ impl<W: Write, P: Pen> Sink for Slices<W, P> {
                             line: Some(*line),
                             since,
                             fields: frame.fields.clone(),
+                            returned: None,
                             row,
                             depth: 0,
                         };

@@ -593,16 +593,16 @@ fn chrome_traces_have_the_fields_of_calls_with_their_types() {
             ("user", FieldValue::Absent("no user".into())),
         ]);
     }
+    // What is read when it returns is there as well.
+    let mut back = returned(2_000, "handle");
+    if let What::Return { frame, .. } = &mut back.what {
+        frame.fields = fields(&[("status", FieldValue::Integer(200))]);
+    }
     let mut lost = call(1_300, "lost");
     if let What::Call { frame, .. } = &mut lost.what {
         frame.fields = fields(&[("user", FieldValue::Absent("no user".into()))]);
     }
-    let events = vec![
-        named,
-        lost,
-        returned(1_400, "lost"),
-        returned(2_000, "handle"),
-    ];
+    let events = vec![named, lost, returned(1_400, "lost"), back];
     let slices = chrome(false, events);
     let args = |name: &str| {
         let mut slices = slices.iter();
@@ -610,7 +610,7 @@ fn chrome_traces_have_the_fields_of_calls_with_their_types() {
     };
     assert_eq!(
         args("handle")["fields"],
-        json!({"rows": 3, "sql": "SELECT"})
+        json!({"rows": 3, "sql": "SELECT", "status": 200})
     );
     assert!(args("lost").get("fields").is_none());
 }

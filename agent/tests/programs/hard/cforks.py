@@ -10,7 +10,7 @@ import sysconfig
 import threading
 
 with_lock, without_lock = ctypes.PyDLL(None), ctypes.CDLL(None)
-clone = {"x86_64": 56, "aarch64": 220}[platform.machine()]
+clone, read = {"x86_64": (56, 0), "aarch64": (220, 63)}[platform.machine()]
 
 
 def square(number):
@@ -48,6 +48,19 @@ assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 subprocess.run([sys.executable, "-c", "open('subprocess', 'w').write('here')"], check=True)
 subprocess.run([sys.executable, "-c", "0"], check=True, preexec_fn=lambda: open("preexec", "w").close())
 assert os.system("echo shell >shell") == 0
-thread = threading.Thread(target=run, args=("fork of a thread", with_lock.fork))
+
+
+def fork_of_a_thread(main):
+    # A child is left with whatever the interpreter has locked for another thread at that moment, with us and without: so not before
+    # the main thread rests.
+    while open("/proc/self/task/%d/syscall" % main).read().split()[0] != str(read):
+        pass
+    run("fork of a thread", with_lock.fork)
+    os.write(writing, b"x")
+
+
+reading, writing = os.pipe()
+thread = threading.Thread(target=fork_of_a_thread, args=(threading.get_native_id(),))
 thread.start()
+os.read(reading, 1)
 thread.join()

@@ -159,7 +159,7 @@ pub(crate) unsafe fn tell_return(
     let capture = (*LIVE.get()).settings.capture;
     let text = (capture.returns && details.flags == 0 && !value.is_null())
         .then(|| capture::value(value, (*code).hides, capture.limit.min((*code).room)));
-    // Apart, as above. With times there are none: fields and the agent's own pairing are not asked for together.
+    // Apart, as above. Where the agent measures calls itself, no fields are asked for.
     if !(*code).fields.at_return.is_empty()
         && details.flags == 0
         && !value.is_null()

@@ -32,7 +32,7 @@ pub(crate) struct OfFunction {
 pub(crate) unsafe fn of(asked: &Fields, names: [&[u8]; 2], parameters: &[Parameter]) -> OfFunction {
     let mut fields = OfFunction::default();
     for (number, asked) in asked.applying_to(names) {
-        if let Some(from) = From::of(asked, parameters) {
+        if let Some(from) = Origin::of(asked, parameters) {
             let field = Field { number, from };
             match asked.at_return {
                 true => fields.at_return.push(field),
@@ -46,11 +46,11 @@ pub(crate) unsafe fn of(asked: &Fields, names: [&[u8]; 2], parameters: &[Paramet
 /// A field of one function.
 pub(crate) struct Field {
     number: u8,
-    from: From,
+    from: Origin,
 }
 
 /// Where it comes from.
-enum From {
+enum Origin {
     /// The current span.
     Span,
     /// The nearest caller that is in none of these files.
@@ -61,28 +61,28 @@ enum From {
     Argument(Parameter, Vec<Step>),
 }
 
-impl From {
+impl Origin {
     /// Nothing where the function has no such argument.
-    unsafe fn of(asked: &Asked, parameters: &[Parameter]) -> Option<From> {
+    unsafe fn of(asked: &Asked, parameters: &[Parameter]) -> Option<Origin> {
         let steps =
             || -> Option<Vec<Step>> { asked.path.iter().map(|part| Step::of(part)).collect() };
         Some(match asked.argument.as_str() {
-            CURRENT_SPAN => From::Span,
+            CURRENT_SPAN => Origin::Span,
             CALLER => {
                 let globs = asked.path.iter().filter_map(|part| match part {
                     Part::Key(glob) => Glob::new(glob).ok(),
                     _ => None,
                 });
-                From::Caller(PassedOver {
+                Origin::Caller(PassedOver {
                     globs: globs.collect(),
                     known: RefCell::new(Vec::new()),
                 })
             }
-            RETURNED => From::Returned(steps()?),
+            RETURNED => Origin::Returned(steps()?),
             name => {
                 let mut parameters = parameters.iter();
                 let parameter = parameters.find(|parameter| parameter.is_named(name))?;
-                From::Argument(parameter.again()?, steps()?)
+                Origin::Argument(parameter.again()?, steps()?)
             }
         })
     }
@@ -137,14 +137,14 @@ pub(crate) unsafe fn read(
     let mut told = FieldsWriter::new(fields.len());
     for field in fields {
         let read = match &field.from {
-            From::Span => match span::current() {
+            Origin::Span => match span::current() {
                 Some(bytes) => {
                     put_text(&mut told, field.number, &bytes);
                     continue;
                 }
                 None => Err((Absent::Unbound, 0)),
             },
-            From::Caller(passed_over) => {
+            Origin::Caller(passed_over) => {
                 // Frame objects are made.
                 match uncollected(|| caller(shard, frame, passed_over, told.room())) {
                     Some(bytes) => {
@@ -154,8 +154,8 @@ pub(crate) unsafe fn read(
                     None => Err((Absent::Unbound, 0)),
                 }
             }
-            From::Returned(steps) => follow(Owned::borrowed(returned), steps),
-            From::Argument(parameter, steps) => follow(capture::local(frame, parameter), steps),
+            Origin::Returned(steps) => follow(Owned::borrowed(returned), steps),
+            Origin::Argument(parameter, steps) => follow(capture::local(frame, parameter), steps),
         };
         match read {
             Ok(object) => put(&mut told, field.number, object.as_ptr()),

@@ -242,8 +242,8 @@ unsafe fn dict(object: Ptr, kind: Ptr) -> Result<Option<Ptr>, Absent> {
     Ok(Some(dict))
 }
 
-/// What is in a slot (`__slots__`), or in an integer of a type in C. A descriptor of one class may stand in another one, whose objects have no such slot: the
-/// interpreter raises an error then.
+/// What is in a slot (`__slots__`), or in an integer of a type in C. A descriptor of one class may stand in another one, whose
+/// objects have no such slot: the interpreter raises an error then.
 unsafe fn slot(object: Ptr, kind: Ptr, descriptor: Ptr) -> Result<Owned, Absent> {
     let owner = descriptor.cast::<u8>().add(OWNER).cast::<Ptr>().read();
     if (api().PyType_IsSubtype)(kind, owner) == 0 {

@@ -422,6 +422,32 @@ fn statements_are_those_of_the_hooks_of_django_and_aiosqlite_in_a_tree() {
     });
 }
 
+#[test]
+#[ignore = "needs uprobe events and tests/recipes/install: run by tests/uprobes/run"]
+fn rows_of_aiosqlite_are_known_through_connections_too_in_a_tree() {
+    let program = r#"
+import asyncio, aiosqlite
+async def main():
+    async with aiosqlite.connect(":memory:") as connection:
+        await connection.execute("create table pebbles (a)")
+        await connection.executemany("insert into pebbles values (?)", [(1,), (2,)])
+        await connection.execute("update pebbles set a = 3")
+asyncio.run(main())
+"#;
+    leaves_nothing(|| {
+        for version in ["drivers-old", "drivers-new"] {
+            let (table, _) = table("sql", version, &["-c", program]);
+            let rows = |statement| group_of(&table, statement)["rows"].as_u64();
+            let seen = [
+                rows("create table pebbles (a)"),
+                rows("insert into pebbles values (?)"),
+                rows("update pebbles set a = ?"),
+            ];
+            assert_eq!(seen, [None, Some(2), Some(2)], "{version}: {table}");
+        }
+    });
+}
+
 /// Sends statements from coroutines, each from a greenlet that SQLAlchemy makes for it.
 const AWAITED: &str = r#"
 import asyncio

@@ -720,7 +720,8 @@ pub struct Trace {
 #[derive(Debug, Clone, Args)]
 pub struct FieldArgs {
     /// A value of each call that is told by name, such as `request=ctxt.request_id`: a path from an argument through stored
-    /// attributes, keys and items. GLOB says of which functions; may be repeated
+    /// attributes, keys and items. It is read as the call begins, and with `NAME@return` as it returns; a path can begin with `return`,
+    /// too. GLOB says of which functions; may be repeated
     #[arg(
         long = "field",
         value_name = "[GLOB:]NAME=PATH",

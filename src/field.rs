@@ -8,8 +8,7 @@ use pystap_agent_protocol::{CALLER, CURRENT_SPAN, Part, RETURNED};
 use pystap_glob::{Glob, lower};
 use pystap_ring::fields::{Absent, MOST_FIELDS};
 
-/// Behind the name of a field that is read when a value is returned.
-pub const AT_RETURN: &str = "@return";
+use crate::event::paths::{AT_RETURN, OR};
 
 /// Longest text of a field in bytes.
 const LONGEST: usize = 1024;
@@ -219,9 +218,6 @@ impl Field {
     }
 }
 
-/// Joins the paths of a field that are tried one after the other.
-const OR: &str = " or ";
-
 /// The paths of fields by their names, as sessions and recordings have them.
 pub fn paths<'a>(fields: impl IntoIterator<Item = &'a Field>) -> BTreeMap<String, String> {
     let mut paths: BTreeMap<String, String> = BTreeMap::new();
@@ -246,17 +242,6 @@ pub fn told_by_returns<'a>(fields: impl IntoIterator<Item = &'a Field>) -> BTree
         *at_return &= field.at_return;
     }
     told
-}
-
-/// The same of a field with these [`paths`], as recordings have them.
-pub fn is_of_returns(paths: &str) -> bool {
-    let is_of_returned = |path: &str| {
-        let rest = path.strip_prefix(RETURNED);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-    };
-    paths
-        .split(OR)
-        .all(|path| path.ends_with(AT_RETURN) || is_of_returned(path))
 }
 
 /// The fields of a session in the order of their names. Of those with one name, the first that a call has is its value.
@@ -432,6 +417,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::event::paths::are_of_returns;
 
     fn attribute(name: &str) -> Part {
         Part::Attribute(name.to_owned())
@@ -492,7 +478,7 @@ mod tests {
             let field = Field::parse(text).expect(text);
             assert_eq!(field.at_return, at_return, "{text}");
             assert_eq!(field.path().to_string(), shown, "{text}");
-            assert_eq!(is_of_returns(shown), at_return, "{text}");
+            assert_eq!(are_of_returns(shown), at_return, "{text}");
             let name = text.split_once('=').map_or("", |(name, _)| name);
             let name = name.trim_start_matches("glob*:");
             let path = text.split_once('=').map_or("", |(_, path)| path);
@@ -500,8 +486,8 @@ mod tests {
             assert_eq!((named.name.as_str(), named.at_return), ("rows", at_return));
         }
         // One that a call can have when it begins is nothing of returns.
-        assert!(!is_of_returns("cursor.rowcount@return or rows"));
-        assert!(is_of_returns("cursor.rowcount@return or return.rows"));
+        assert!(!are_of_returns("cursor.rowcount@return or rows"));
+        assert!(are_of_returns("cursor.rowcount@return or return.rows"));
     }
 
     #[test]

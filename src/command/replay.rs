@@ -8,10 +8,9 @@ use crate::analysis::contexts::Contexts;
 use crate::analysis::pairing::{Creations, Pairing};
 use crate::console::{Console, Exit, Progress};
 use crate::event::allowance::ALL_NAMES;
-use crate::event::{Session, Summary, What};
+use crate::event::{Session, Summary, What, paths};
 use crate::export::Sink;
 use crate::failure::Failure;
-use crate::field;
 use crate::recording::{Ahead, Reader};
 use crate::shell;
 use crate::text::Foreign;
@@ -101,7 +100,7 @@ fn replay_by(
         let Some(paths) = fields.get(name) else {
             return Err(no_field(path, name, fields));
         };
-        if field::is_of_returns(paths) {
+        if paths::are_of_returns(paths) {
             return Err(of_returns(path, name));
         }
         pairing = pairing.grouped(name);

@@ -10,6 +10,7 @@ mod fields;
 pub mod hosts;
 pub mod json;
 pub mod loss;
+pub(crate) mod paths;
 mod plain;
 mod text;
 mod wait;

@@ -23,8 +23,9 @@ use crate::analysis::contexts::{Contexts, Runner};
 use crate::analysis::pairing::Step;
 use crate::event::hosts::Hosts;
 use crate::event::loss::Losses;
-use crate::event::{Event, FieldValue, Frame, Manner, Place, Plain, Session, Wait, Waker, What};
-use crate::field;
+use crate::event::{
+    Event, FieldValue, Frame, Manner, Place, Plain, Session, Wait, Waker, What, paths,
+};
 use crate::probe::{ArgumentKind, Phase};
 use crate::text::{Foreign, ending};
 
@@ -492,7 +493,7 @@ impl<W: Write> Sink for Flow<W> {
     fn session(&mut self, session: &Session) -> io::Result<()> {
         self.hosts = Hosts::of(session);
         let fields = session.fields.iter();
-        let of_returns = fields.filter(|(_, paths)| field::is_of_returns(paths));
+        let of_returns = fields.filter(|(_, paths)| paths::are_of_returns(paths));
         self.of_returns = of_returns.map(|(name, _)| name.clone()).collect();
         Ok(())
     }

@@ -6,7 +6,10 @@ use std::num::NonZeroU64;
 use std::process::Command;
 use std::sync::Arc;
 
-use pystap::event::{Event, Frame, LossStage, Manner, Place, ProcessChange, Reason, Wait, What};
+use pystap::event::{
+    Event, Field, FieldValue, Fields, Frame, LossStage, Manner, Place, ProcessChange, Reason, Wait,
+    What,
+};
 use serde_json::{Value, json};
 
 use crate::command::{Ended, file, installed, pystap_with};
@@ -57,6 +60,18 @@ fn back(tid: u32, at_us: u64, function: &str, frame: Frame) -> Event {
     event(tid, at_us, what)
 }
 
+/// A frame with a field.
+fn with_field(name: &str, value: i64) -> Frame {
+    let field = Field {
+        name: name.into(),
+        value: FieldValue::Integer(value),
+    };
+    Frame {
+        fields: Some(Arc::new(Fields(vec![field]))),
+        ..frame(0, Manner::Plain)
+    }
+}
+
 /// A program that has each kind of what can become of a call, in two processes: see [`CALLS`].
 fn program() -> Vec<Event> {
     let plain = || frame(0, Manner::Plain);
@@ -102,10 +117,10 @@ fn program() -> Vec<Event> {
         call(7, 2_000, "work", plain()),
         back(7, 3_000, "work", plain()),
         call(7, 3_000, "work", plain()),
-        call(7, 3_200, "inner", plain()),
+        call(7, 3_200, "inner", with_field("limit", 10)),
         event(7, 3_300, What::GcStart { generation: 2 }),
         event(7, 3_500, done),
-        back(7, 3_700, "inner", plain()),
+        back(7, 3_700, "inner", with_field("rows", 3)),
         back(7, 4_000, "work", plain()),
         call(7, 4_000, "generate", plain()),
         back(7, 4_100, "generate", frame(0, Manner::Suspension)),
@@ -340,6 +355,7 @@ fn perfetto_s_own_format_has_rows_for_processes_threads_and_tasks_counters_and_t
              where name = 'events lost'",
             "select count(distinct track_id) from slice where name = 'down'",
             "select s.name from slice s where s.id = (select parent_id from slice where name = 'inner')",
+            "select extract_arg(arg_set_id, 'debug.limit'), extract_arg(arg_set_id, 'debug.rows') from slice where name = 'inner'",
         ],
     );
     let of_process = |row: &Value| row[0].as_u64();
@@ -362,6 +378,11 @@ fn perfetto_s_own_format_has_rows_for_processes_threads_and_tasks_counters_and_t
         "as deep as the trace processor shows"
     );
     assert_eq!(answers[7], [json!(["work"])]);
+    assert_eq!(
+        answers[8],
+        [json!([10, 3])],
+        "of the call, and of its return"
+    );
     assert_eq!(
         answers[1],
         [

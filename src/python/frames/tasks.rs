@@ -194,7 +194,10 @@ impl<M: Memory> Search<'_, M> {
         let mut was = self.task(memory, task);
         for _ in 0..ATTEMPTS {
             let now = self.task(memory, task);
-            let is_same = matches!((&was, &now), (Ok(was), Ok(now)) if was == now && self.holds_still(task, now));
+            let is_same = match (&was, &now) {
+                (Ok(was), Ok(now)) => was == now && self.holds_still(task, now),
+                _ => false,
+            };
             if is_same {
                 return (now, true);
             }

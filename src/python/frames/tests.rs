@@ -520,6 +520,17 @@ fn a_task_that_awaits_a_task_names_it() {
 }
 
 #[test]
+fn a_task_that_awaits_what_cannot_be_awaited_is_not_believed() {
+    for layout in layout::known() {
+        // Its type has no next values.
+        let mut made_up = interpreter(&layout);
+        made_up.put(TYPE_NAMES + 128, b"NoneType\0\0");
+        let parked = parked_in(&stacks(made_up, layout));
+        assert_eq!((parked.tasks.len(), parked.unread), (0, 1), "{layout:?}");
+    }
+}
+
+#[test]
 fn coroutines_that_await_each_other_are_cut() {
     for layout in layout::known() {
         // As one that stands for a coroutine, what should await a future leads back to it.

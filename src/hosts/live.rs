@@ -332,6 +332,8 @@ impl Host {
             first_line.learn(self.place, host);
             first_line.add(reader.session(), &places);
         }
+        // Of all its processes, and before anybody begins with them.
+        self.rules(places.process(0), reader.rules());
         *live = true;
         shared.live.fetch_add(1, Ordering::Relaxed);
         self.arrive();
@@ -368,8 +370,6 @@ impl Host {
                 "what comes of it is no stream of pystap ({why}), so it is left out from here on"
             ))
         };
-        // Of all its processes.
-        self.rules(places.process(0), reader.rules());
         let mut lags = false;
         loop {
             let mut events = Vec::new();

@@ -190,17 +190,8 @@ impl Session<'_> {
             select! {
                 recv(messages) -> message => match message {
                     Ok(Message::Ended { clean }) => break clean,
-                    Ok(Message::Live) => if let Some(live) = live.take() {
-                        let written = live(&mut run.session)?;
-                        run.begin(written);
-                    },
                     Ok(message) => {
-                        // An event is as good a sign of life as the word itself, and must not come before the session.
-                        let alive = matches!(
-                            message,
-                            Message::Live | Message::Events(_) | Message::Greenlets(_)
-                        );
-                        if alive && let Some(live) = live.take() {
+                        if is_sign_of_life(&message) && let Some(live) = live.take() {
                             let written = live(&mut run.session)?;
                             run.begin(written);
                         }
@@ -227,6 +218,29 @@ impl Session<'_> {
             }
         };
         Ok(run.finish(started, clean))
+    }
+}
+
+/// Whether a message says that the probes are live. What the sink is told says so as well as the word itself, and must not come
+/// before the session.
+fn is_sign_of_life(message: &Message) -> bool {
+    match message {
+        Message::Live
+        | Message::Events(_)
+        | Message::Rows(_)
+        | Message::Waits(_)
+        | Message::Greenlets(_)
+        | Message::Rules(..) => true,
+        Message::EventCost(_)
+        | Message::Lost(..)
+        | Message::LostInKernel(_)
+        | Message::Late(_)
+        | Message::Unparsed(_)
+        | Message::NotArmed(_)
+        | Message::Failed(_)
+        | Message::Skipped(_)
+        | Message::Said(..)
+        | Message::Ended { .. } => false,
     }
 }
 
@@ -726,5 +740,88 @@ impl Run<'_> {
             output_error: output_error.filter(|error| !is_closed(error)),
             launched: self.session.launched,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use crossbeam_channel::{Receiver, unbounded};
+
+    use super::*;
+    use crate::analysis::pairing::PairingRules;
+    use crate::console::Verbosity;
+    use crate::engine::AddTargetError;
+    use crate::event::Session as FirstLine;
+    use crate::recording::{Reader, Writer};
+
+    /// An engine that has said all that it has to say.
+    struct Told(Receiver<Message>);
+
+    impl Running for Told {
+        fn messages(&self) -> &Receiver<Message> {
+            &self.0
+        }
+
+        fn add_target(&mut self, _pid: u32) -> Result<(), AddTargetError> {
+            Err(AddTargetError::new(io::Error::from(
+                io::ErrorKind::Unsupported,
+            )))
+        }
+
+        fn stop(&mut self) {}
+    }
+
+    #[test]
+    fn a_recording_begins_with_its_session_however_early_rules_are_told() {
+        let rules = PairingRules {
+            call_on_creation: true,
+            greenlets: false,
+        };
+        let (sender, messages) = unbounded();
+        for message in [
+            Message::Rules(7, rules),
+            Message::Live,
+            Message::Ended { clean: true },
+        ] {
+            sender.send(message).expect("room");
+        }
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("a.rec");
+        let console = Console::to_writer(Box::new(io::sink()), false, Verbosity::Quiet);
+        let file = File::create(&path).expect("a file");
+        let session = Session {
+            engine: Box::new(Told(messages)),
+            sink: Box::new(Writer::new(file, PairingRules::default())),
+            pairing: Pairing::with_rules(PairingRules::default()),
+            filters: Filters::default(),
+            watch: Watch::new().expect("a watch"),
+            programs: HashMap::new(),
+            launched: None,
+            newcomers: None,
+            fails_on_paths: HashSet::new(),
+            probed: HashSet::new(),
+            family: None,
+            left_out: Vec::new(),
+            agents: None,
+            max_events: None,
+            released: None,
+            awaited: None,
+            minimum: None,
+            fields: FieldsFound::default(),
+            measured: false,
+            elsewhere: true,
+            console: &console,
+        };
+        let outcome = session
+            .run(&StopSignals::none(), |session| {
+                Ok(session.sink.session(&FirstLine::default()))
+            })
+            .expect("it runs");
+        assert!(outcome.live);
+        let mut reader = Reader::new(File::open(&path).expect("the file")).expect("a recording");
+        assert!(reader.event().expect("no damage").is_none());
+        assert_eq!(reader.process_rules(), [(7, rules)]);
     }
 }

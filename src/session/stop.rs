@@ -189,3 +189,17 @@ fn request(sender: &Sender<Stop>, stop: Stop, give_up: &Arc<AtomicBool>, at_once
         give_up.store(true, Ordering::Relaxed);
     });
 }
+
+#[cfg(test)]
+impl StopSignals {
+    /// Nobody asks for a stop.
+    pub(crate) fn none() -> StopSignals {
+        let (sender, requests) = unbounded();
+        StopSignals {
+            requests,
+            sender,
+            give_up: Arc::default(),
+            end: OnceLock::new(),
+        }
+    }
+}

@@ -17,7 +17,8 @@
 //! Interpreters within the interpreter may have locks of their own: each has one of the same for itself (`interpreters`).
 //! What the native thread needs without that lock is in `control` and belongs to that thread while it runs. Functions
 //! that touch either are unsafe, and their callers are callbacks of the interpreter, which hold the lock, or
-//! `gil::with`.
+//! `gil::with`. What CPython guards by another lock than the interpreter's, the list of thread states, is read with that lock
+//! (`states`).
 //!
 //! A panic in a target would end it, so whatever can panic is denied by clippy. The functions of CPython are found by
 //! name (`python`), so that another interpreter is refused in words.
@@ -104,6 +105,7 @@ mod session;
 mod shards;
 mod span;
 mod stacks;
+mod states;
 mod stored;
 mod sums;
 mod switches;

@@ -23,6 +23,7 @@ use crate::marks::{EXCEPTION, SUSPENSION};
 use crate::python::{Method, Object, Owned, Ptr, api, is_free_threaded, number};
 use crate::ring;
 use crate::shards::{self, Shard};
+use crate::states;
 
 /// Tool ids in the order in which they are tried: those without a conventional owner first, a debugger's last.
 const TOOL_IDS: [c_long; 6] = [4, 3, 2, 5, 1, 0];
@@ -200,8 +201,13 @@ unsafe fn register(
         all |= number(event.as_ptr(), 0);
     }
     let all = Owned::integer(all)?;
-    monitoring.attribute(c"set_events")?.call(&[&tool, &all])?;
-    monitoring.attribute(c"restart_events")?.call(&[])?;
+    let set_events = monitoring.attribute(c"set_events")?;
+    let restart_events = monitoring.attribute(c"restart_events")?;
+    // Each goes through all threads.
+    states::settle();
+    set_events.call(&[&tool, &all])?;
+    states::settle();
+    restart_events.call(&[])?;
     Some(())
 }
 
@@ -275,6 +281,7 @@ unsafe fn unregister(monitoring: &Owned, tool: c_long) -> Option<()> {
     let tool = Owned::integer(tool)?;
     let nothing = Owned::integer(0)?;
     if let Some(set_events) = monitoring.attribute(c"set_events") {
+        states::settle();
         set_events.call(&[&tool, &nothing]);
     }
     if let (Some(register_callback), Some(events), Some(none)) = (

@@ -25,11 +25,11 @@ use crate::handling;
 use crate::live::{self, is_on};
 use crate::marks::{EXCEPTION, SUSPENSION};
 use crate::python::{
-    Owned, Ptr, ThreadState, TraceFunction, api, c_function, thread_states, type_name, type_of,
-    uncollected, version,
+    Owned, Ptr, ThreadState, TraceFunction, api, c_function, type_name, type_of, uncollected,
+    version,
 };
 use crate::shards::Shard;
-use crate::worker;
+use crate::{states, worker};
 
 /// `PyTrace_CALL`, `PyTrace_RETURN` and `PyTrace_C_CALL`.
 const CALL: c_int = 0;
@@ -127,8 +127,8 @@ pub(crate) unsafe fn start(look_soon: fn()) -> Result<bool, Refused> {
 /// From now on, new thread states are counted.
 unsafe fn begin_to_count() {
     let installed = INSTALLED.get();
-    let states = thread_states().unwrap_or_default();
-    let newest = states
+    let all = states::all().unwrap_or_default();
+    let newest = all
         .iter()
         .map(|state| (api().PyThreadState_GetID)(*state))
         .max();
@@ -297,12 +297,12 @@ pub(crate) unsafe fn look() -> bool {
         return false;
     }
     let own = (api().PyThreadState_Get)();
-    let Some(states) = thread_states() else {
+    let Some(all) = states::all() else {
         return false;
     };
     let known = (*installed).newest;
     let counts = live::counted();
-    for state in &states {
+    for state in &all {
         let id = (api().PyThreadState_GetID)(*state);
         if id > known {
             (*installed).newest = (*installed).newest.max(id);
@@ -311,14 +311,14 @@ pub(crate) unsafe fn look() -> bool {
     }
     // An object that goes with a thread can have a finalizer, so it goes last.
     let mut gone = Vec::new();
-    let is_dead = |state: &usize| !states.iter().any(|other| *other as usize == *state);
+    let is_dead = |state: &usize| !all.iter().any(|other| *other as usize == *state);
     let dead = (*installed).chained.keys().copied().filter(is_dead);
     for state in dead.collect::<Vec<usize>>() {
         gone.extend((*installed).chained.remove(&state));
     }
     (*installed).displaced.retain(|state, _| !is_dead(state));
     let mut is_chained = false;
-    for state in states {
+    for state in all {
         let is_native = state == own && worker::is_current();
         if is_native || is_ours(current(state).0) {
             continue;
@@ -331,6 +331,9 @@ pub(crate) unsafe fn look() -> bool {
             (*counts).unseen_threads += u64::from(runs);
         } else if known != u64::MAX {
             (*counts).replaced += 1;
+        }
+        if state != own && !states::has(state) {
+            continue;
         }
         let (chained, before) = put_on(state);
         is_chained |= chained;
@@ -376,9 +379,10 @@ pub(crate) unsafe fn stop() {
     }
     (*installed).on = false;
     let mut before = core::mem::take(&mut (*installed).chained);
-    // Whoever is in the way for so long is only waiting for a processor.
-    let states = (0..100).find_map(|_| thread_states()).unwrap_or_default();
-    for state in states {
+    for state in states::all().unwrap_or_default() {
+        if !states::has(state) {
+            continue;
+        }
         give_back_the_trace(state);
         if !is_ours(current(state).0) {
             continue;

@@ -194,10 +194,15 @@ functions! {
         PyOS_double_to_string: fn(f64, c_char, c_int, c_int, *mut c_int) -> *mut c_char;
         PySet_Size: fn(Ptr) -> isize;
         PySys_GetObject: fn(*const c_char) -> Ptr;
+        PyThread_acquire_lock: fn(*mut c_void, c_int) -> c_int;
         PyThread_get_thread_ident: fn() -> c_ulong;
+        PyThread_release_lock: fn(*mut c_void);
+        PyThreadState_Clear: fn(ThreadState);
+        PyThreadState_Delete: fn(ThreadState);
         PyThreadState_GetFrame: fn(ThreadState) -> Ptr;
         PyThreadState_Get: fn() -> ThreadState;
         PyThreadState_GetID: fn(ThreadState) -> u64;
+        PyThreadState_New: fn(Interpreter) -> ThreadState;
         PyThreadState_Next: fn(ThreadState) -> ThreadState;
         PyTuple_GetItem: fn(Ptr, isize) -> Ptr;
         PyTuple_New: fn(isize) -> Ptr;
@@ -236,6 +241,7 @@ functions! {
         PyGC_Disable: fn() -> c_int;
         PyGC_Enable: fn() -> c_int;
         PyInterpreterState_Head: fn() -> Interpreter;
+        PyMutex_Unlock: fn(*mut u8);
         PyModule_GetDef: fn(Ptr) -> *mut c_void;
         PySys_AddAuditHook: fn(unsafe extern "C" fn(*const c_char, Ptr, *mut c_void) -> c_int, *mut c_void) -> c_int;
         PyUnstable_AtExit: fn(Interpreter, unsafe extern "C" fn(*mut c_void), *mut c_void) -> c_int;
@@ -248,7 +254,7 @@ functions! {
         _PyObject_GetDictPtr: fn(Ptr) -> *mut Ptr;
         _PyType_Lookup: fn(Ptr, Ptr) -> Ptr;
     }
-    data { _Py_NoneStruct, _Py_TrueStruct, _Py_FalseStruct, PyExc_RuntimeError, PyExc_TypeError, PyExc_ValueError, PyBytes_Type, PyCFunction_Type, PyCell_Type, PyContextVar_Type,
+    data { _PyRuntime, _Py_NoneStruct, _Py_TrueStruct, _Py_FalseStruct, PyExc_RuntimeError, PyExc_TypeError, PyExc_ValueError, PyBytes_Type, PyCFunction_Type, PyCell_Type, PyContextVar_Type,
         PyCoro_Type, PyDict_Type, PyFloat_Type, PyFrozenSet_Type, PyFunction_Type, PyList_Type, PyLong_Type, PyMemberDescr_Type, PyProperty_Type, PySet_Type, PyTuple_Type, PyType_Type, PyUnicode_Type }
 }
 
@@ -494,43 +500,6 @@ pub(crate) unsafe fn implementation() -> alloc::string::String {
         return alloc::string::String::from("unknown");
     }
     CStr::from_ptr(text).to_string_lossy().into_owned()
-}
-
-/// How far `_initialized` is into a `PyThreadState` of 3.11, by its headers.
-const INITIALIZED_3_11: usize = 24;
-
-/// The thread states of this interpreter, the newest first. Nothing when that cannot be said at the moment.
-///
-/// Threads that come from C make theirs without the interpreter's lock. 3.11 puts a new one into the list before it is
-/// filled, and it leads nowhere until then, which takes nanoseconds unless the scheduler comes between; other versions
-/// fill it first.
-pub(crate) unsafe fn thread_states() -> Option<alloc::vec::Vec<ThreadState>> {
-    let interpreter = (api().PyInterpreterState_Get)();
-    let is_3_11 = matches!(version().0, [3, 11, _]);
-    let is_filled = |state: ThreadState| {
-        !is_3_11
-            || state
-                .cast::<u8>()
-                .add(INITIALIZED_3_11)
-                .cast::<c_int>()
-                .read_volatile()
-                != 0
-    };
-    for turn in 0..1000 {
-        let mut states = alloc::vec::Vec::new();
-        let mut state = (api().PyInterpreterState_ThreadHead)(interpreter);
-        while !state.is_null() && is_filled(state) {
-            states.push(state);
-            state = (api().PyThreadState_Next)(state);
-        }
-        if state.is_null() {
-            return Some(states);
-        }
-        if turn > 100 {
-            rustix::thread::sched_yield();
-        }
-    }
-    None
 }
 
 /// Does something that allocates objects without a garbage collection in it, and so without finalizers of the program.

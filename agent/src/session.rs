@@ -13,12 +13,12 @@ use crate::gil::Guarded;
 use crate::hidden::Hidden;
 use crate::live::{self, Settings, Values};
 use crate::offered::Offered;
-use crate::python::{Owned, api, is_free_threaded, thread_states, uncollected, version};
+use crate::python::{Owned, api, is_free_threaded, uncollected, version};
 use crate::shards::{self, SHARDS, Shard};
 use crate::within::{self, Wanted};
 use crate::{
     calibration, capture, codes, collector, contexts, handling, monitoring, parked, profile, ring,
-    stacks, sums, switches, timed,
+    stacks, states, sums, switches, timed,
 };
 
 /// What was asked for and found, while a session is on.
@@ -256,12 +256,11 @@ unsafe fn known_threads() -> u32 {
 
 /// Python threads but the one that asks, and the wanted frames on their stacks.
 unsafe fn running(functions: bool) -> (u32, u64) {
-    let (mut threads, mut frames) = (0, 0);
-    for state in thread_states().unwrap_or_default() {
-        let mut next = Owned::take((api().PyThreadState_GetFrame)(state));
-        if next.is_some() {
-            threads += 1;
-        }
+    let newest = states::frames().unwrap_or_default();
+    let threads = u32::try_from(newest.len()).unwrap_or(u32::MAX);
+    let mut frames = 0;
+    for frame in newest {
+        let mut next = Some(frame);
         while let Some(frame) = next.filter(|_| functions) {
             let code = Owned::take((api().PyFrame_GetCode)(frame.as_ptr()));
             if code.is_some_and(|code| codes::wanted(Shard::ONLY, code.as_ptr()).is_some()) {

@@ -57,6 +57,49 @@ fn nothing_of_pythons_is_left_changed_by_a_session() {
     }
 }
 
+/// Thread states that C code makes and deletes, as it may, without the interpreter's lock: they are cleared with it.
+const STATES_COME_AND_GO: &str = "
+import ctypes, threading
+with_lock, without = ctypes.PyDLL(None), ctypes.CDLL(None)
+make, clear, delete = without.PyThreadState_New, with_lock.PyThreadState_Clear, without.PyThreadState_Delete
+interpreter = with_lock.PyInterpreterState_Get
+make.restype = interpreter.restype = ctypes.c_void_p
+make.argtypes = clear.argtypes = delete.argtypes = [ctypes.c_void_p]
+interpreter = interpreter()
+over = False
+def come_and_go():
+    global rounds
+    rounds = 0
+    while not over:
+        states = [make(interpreter) for _ in range(50)]
+        for state in states: clear(state)
+        for state in states: delete(state)
+        rounds += 1
+threads = [threading.Thread(target=come_and_go) for _ in range(2)]
+for thread in threads: thread.start()
+";
+
+#[test]
+fn thread_states_may_go_without_the_interpreters_lock_while_sessions_begin_and_end() {
+    for interpreter in interpreters::with_lock() {
+        let mut process = Program::start(interpreter);
+        process.run(STATES_COME_AND_GO);
+        let pystap = process.attach();
+        for _ in 0..2000 {
+            pystap.start(functions("workload.py"));
+            pystap.stop();
+        }
+        let rounds = process.run(
+            "over = True
+for thread in threads: thread.join()
+result = rounds",
+        );
+        let name = interpreter.name();
+        assert!(rounds.as_u64().unwrap() > 0, "{name}");
+        assert_eq!(process.end(), Some(0), "{name}");
+    }
+}
+
 /// The size of a process, measured from outside: in a tree it sees no /proc.
 #[derive(Debug)]
 struct Size {

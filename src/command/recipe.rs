@@ -22,6 +22,7 @@ pub(super) fn run(name: &str, arguments: &cli::ByRecipe, console: &Console) -> R
         slowest: arguments.slowest,
         distribution: arguments.distribution,
         json: arguments.json,
+        width: trace::width(arguments.output.as_deref()),
     };
     let make = |output: Output, _: PairingRules| -> Box<dyn Sink> {
         Box::new(Grouping::new(output, recipe.clone(), options))

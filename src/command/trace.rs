@@ -262,8 +262,13 @@ pub(super) fn part(path: &Path) -> io::Result<Output> {
     opened.map_err(io::Error::other)?.ok_or_else(pipe)
 }
 
-fn goes_to_terminal(output: &cli::OutputArgs) -> bool {
-    output.output.is_none() && io::stdout().is_terminal()
+fn goes_to_terminal(output: Option<&Path>) -> bool {
+    output.is_none() && io::stdout().is_terminal()
+}
+
+/// What says how wide the terminal is, where the output goes to one.
+pub(super) fn width(output: Option<&Path>) -> Option<fn() -> Option<u16>> {
+    goes_to_terminal(output).then_some(|| Some(size().ok()?.0))
 }
 
 /// Keeps what only programs read off terminals.
@@ -276,7 +281,7 @@ pub(super) fn can_be_read(output: &cli::OutputArgs) -> Result<(), Failure> {
         Some(Format::Chrome | Format::Perfetto) => "a timeline for a viewer",
         Some(Format::Json | Format::Flow) | None => return Ok(()),
     };
-    if !goes_to_terminal(output) {
+    if !goes_to_terminal(output.output.as_deref()) {
         return Ok(());
     }
     Err(Failure::new(
@@ -314,7 +319,7 @@ pub(super) fn sink(
     output: Output,
     rules: PairingRules,
 ) -> Box<dyn Sink> {
-    let terminal = goes_to_terminal(&arguments.output);
+    let terminal = goes_to_terminal(arguments.output.output.as_deref());
     let format =
         arguments
             .output
@@ -334,8 +339,7 @@ pub(super) fn sink(
         Format::Chrome => Box::new(Chrome::new(output)),
         Format::Perfetto => Box::new(Perfetto::new(output)),
         Format::Flow => {
-            let width: fn() -> Option<u16> = || Some(size().ok()?.0);
-            let width = terminal.then_some(width);
+            let width = width(arguments.output.output.as_deref());
             Box::new(flow::Flow::new(output, flow::Options { colour, width }))
         }
     }

@@ -3,8 +3,9 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use super::Recipe;
+use super::table::{self, Width};
 use super::tally::Tally;
-use super::{Recipe, table};
 use crate::analysis::pairing::{Pairing, Step};
 use crate::event::Session;
 use crate::export::intervals::{self, Intervals};
@@ -22,6 +23,14 @@ pub(crate) struct Options {
     /// Whether each row has its distribution.
     pub(crate) distribution: bool,
     pub(crate) json: bool,
+    /// How wide the terminal is, asked whenever something is written; nothing where it is not for one.
+    pub(crate) width: Option<fn() -> Option<u16>>,
+}
+
+impl Options {
+    fn columns(&self) -> Width {
+        self.width.and_then(|width| width()).map(usize::from)
+    }
 }
 
 /// See the head of the module.
@@ -64,17 +73,18 @@ impl<W: Write> Sink for Grouping<W> {
             return Ok(());
         };
         let (length, recent) = (passed.nanoseconds, &self.tally.recent);
+        let width = self.options.columns();
         let text = if self.options.json {
             let json = table::json("interval", now, &self.tally, recent, length);
             format!("{json}\n")
         } else {
             let heading = match passed.heading {
-                true => table::heading(self.tally.recipe(), true),
+                true => table::heading(self.tally.recipe(), true, width),
                 false => String::new(),
             };
             let at = now.saturating_sub(self.start);
             let recipe = self.tally.recipe();
-            let lines = table::lines(recipe, recent, self.options.limit, at, length);
+            let lines = table::lines(recipe, recent, self.options.limit, at, length, width);
             format!("{heading}{lines}")
         };
         self.tally.recent.clear();
@@ -85,6 +95,7 @@ impl<W: Write> Sink for Grouping<W> {
         let Some(summary) = end.summary else {
             return Ok(None);
         };
+        let width = self.options.columns();
         let Options {
             limit,
             distribution,
@@ -97,7 +108,7 @@ impl<W: Write> Sink for Grouping<W> {
                 let json = table::json("summary", summary.ts, tally, &tally.all, summary.wall_ns);
                 format!("{json}\n")
             }
-            false => table::text(tally, limit, distribution, summary.wall_ns),
+            false => table::text(tally, limit, distribution, summary.wall_ns, width),
         };
         intervals::write(&mut self.output, &text, json)?;
         Ok(None)

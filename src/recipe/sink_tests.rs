@@ -48,6 +48,16 @@ fn written(json: bool, events: Vec<Event>) -> String {
 }
 
 fn written_by(recipe: &str, json: bool, events: Vec<Event>) -> String {
+    written_for(None, recipe, json, events)
+}
+
+/// The same on a terminal.
+fn written_for(
+    width: Option<fn() -> Option<u16>>,
+    recipe: &str,
+    json: bool,
+    events: Vec<Event>,
+) -> String {
     let recipe = file::parse("own", recipe).expect("a recipe");
     let options = Options {
         interval: None,
@@ -55,6 +65,7 @@ fn written_by(recipe: &str, json: bool, events: Vec<Event>) -> String {
         slowest: 2,
         distribution: false,
         json,
+        width,
     };
     let (mut written, mut pairing) = (Vec::new(), Pairing::new());
     let mut sink = Box::new(Grouping::new(&mut written, recipe, options));
@@ -137,6 +148,42 @@ fn rows_are_added_up_where_they_are_known_and_callers_by_how_often_they_called()
         (&serde_json::Value::Null, &0.into())
     );
     insta::assert_snapshot!(written_by(STATEMENTS, false, events));
+}
+
+#[test]
+fn on_a_narrow_terminal_every_line_has_room_for_what_calls_are_counted_by() {
+    let statement = "SELECT services.id, services.uuid, services.host, services.topic \
+                     FROM services WHERE services.deleted = 0 AND services.host = 'one'";
+    let mut events = Vec::new();
+    for line in 1..6 {
+        let ts = 1000 * line;
+        let caller = format!("Api.get (/srv/a/long/path/to/the/service/api.py:{line})");
+        let fields = [("caller", named(&caller)), ("statement", named(statement))];
+        events.push(with(&fields, call(ts, "query")));
+        let rows = [("rows", FieldValue::Integer(3))];
+        events.push(with(&rows, returned(ts + 500, "query")));
+    }
+    let text = written_for(Some(|| Some(80)), STATEMENTS, false, events.clone());
+    let wide = written_for(Some(|| Some(200)), STATEMENTS, false, events.clone());
+    let nowhere = written_by(STATEMENTS, false, events);
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 80),
+        "{text}"
+    );
+    // Elsewhere nothing is left out.
+    assert!(
+        nowhere.contains("CALLS/s") && wide.contains("CALLS/s"),
+        "{wide}"
+    );
+    assert!(
+        nowhere.lines().any(|line| line.chars().count() > 200),
+        "{nowhere}"
+    );
+    assert!(
+        wide.lines().all(|line| line.chars().count() <= 200),
+        "{wide}"
+    );
+    insta::assert_snapshot!(text);
 }
 
 #[test]

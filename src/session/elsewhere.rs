@@ -1,14 +1,12 @@
 //! A session whose targets are on other hosts: the pystap of each has decided, armed and filtered, and what comes of them is paired
 //! and written here as that of any engine.
 
-use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::opening::{MakeSink, conclude, output};
 use super::request::SessionRequest;
 use super::running::Session;
 use super::stop::StopSignals;
-use crate::analysis::found::FieldsFound;
 use crate::analysis::pairing::Pairing;
 use crate::clock;
 use crate::console::{Console, Exit};
@@ -16,8 +14,6 @@ use crate::engine::Weight;
 use crate::failure::Failure;
 use crate::hosts::live::Hosts;
 use crate::hosts::remote::Reach;
-use crate::process::Watch;
-use crate::script::Filters;
 
 /// Traces on these hosts until something ends it; the exit code of pystap, which is that of a failure when one of the hosts failed.
 /// Of the request count its limits, its output and how functions are told apart: the rest is in the command of each host.
@@ -60,32 +56,13 @@ pub(crate) fn run(
     for (pid, rules) in &rules {
         pairing.set_rules(*pid, *rules);
     }
-    let session = Session {
-        engine: Box::new(hosts),
-        sink: make_sink(output, first_line.rules()),
-        pairing: match &request.group_by {
-            Some(field) => pairing.grouped(field),
-            None => pairing,
-        },
-        filters: Filters::default(),
-        watch: Watch::new()?,
-        programs: HashMap::new(),
-        launched: None,
-        newcomers: None,
-        fails_on_paths: HashSet::new(),
-        probed: HashSet::new(),
-        family: None,
-        left_out: Vec::new(),
-        agents: None,
-        max_events: request.limits.max_events,
-        released: None,
-        awaited: None,
-        minimum: None,
-        fields: FieldsFound::default(),
-        measured: false,
-        elsewhere: true,
-        console,
+    let sink = make_sink(output, first_line.rules());
+    let pairing = match &request.group_by {
+        Some(field) => pairing.grouped(field),
+        None => pairing,
     };
+    let mut session = Session::of_elsewhere(Box::new(hosts), sink, pairing, console)?;
+    session.max_events = request.limits.max_events;
     let outcome = session.run(stops, |session| {
         let live = match first_line.live() {
             1 => "one host".to_owned(),

@@ -30,7 +30,7 @@ use crate::event::allowance::ALL_NAMES;
 use crate::event::{Event, LossStage, ProcessChange, Summary, Text, What};
 use crate::export::{End, Sink, is_closed};
 use crate::failure::Failure;
-use crate::process::{Family, Launched, Newcomers, Process, Selection, Watch};
+use crate::process::{Family, Launched, Newcomers, Process, Selection, TargetError, Watch};
 use crate::python::subinterpreters::Subinterpreters;
 use crate::python::undecodable::Sign;
 use crate::python::{FileId, greenlets};
@@ -125,6 +125,43 @@ struct Run<'a> {
     last_event: u64,
     /// What events have cost in the program so far, where that is known.
     cost: Option<Cost>,
+}
+
+impl<'a> Session<'a> {
+    /// One without targets on this host, which ends with its engine.
+    ///
+    /// # Errors
+    /// When the system cannot watch processes.
+    pub(super) fn of_elsewhere(
+        engine: Box<dyn Running>,
+        sink: Box<dyn Sink>,
+        pairing: Pairing,
+        console: &'a Console,
+    ) -> Result<Session<'a>, TargetError> {
+        Ok(Session {
+            engine,
+            sink,
+            pairing,
+            filters: Filters::default(),
+            watch: Watch::new()?,
+            programs: HashMap::new(),
+            launched: None,
+            newcomers: None,
+            fails_on_paths: HashSet::new(),
+            probed: HashSet::new(),
+            family: None,
+            left_out: Vec::new(),
+            agents: None,
+            max_events: None,
+            released: None,
+            awaited: None,
+            minimum: None,
+            fields: FieldsFound::default(),
+            measured: false,
+            elsewhere: true,
+            console,
+        })
+    }
 }
 
 impl Session<'_> {
@@ -791,29 +828,13 @@ mod tests {
         let path = directory.path().join("a.rec");
         let console = Console::to_writer(Box::new(io::sink()), false, Verbosity::Quiet);
         let file = File::create(&path).expect("a file");
-        let session = Session {
-            engine: Box::new(Told(messages)),
-            sink: Box::new(Writer::new(file, PairingRules::default())),
-            pairing: Pairing::with_rules(PairingRules::default()),
-            filters: Filters::default(),
-            watch: Watch::new().expect("a watch"),
-            programs: HashMap::new(),
-            launched: None,
-            newcomers: None,
-            fails_on_paths: HashSet::new(),
-            probed: HashSet::new(),
-            family: None,
-            left_out: Vec::new(),
-            agents: None,
-            max_events: None,
-            released: None,
-            awaited: None,
-            minimum: None,
-            fields: FieldsFound::default(),
-            measured: false,
-            elsewhere: true,
-            console: &console,
-        };
+        let session = Session::of_elsewhere(
+            Box::new(Told(messages)),
+            Box::new(Writer::new(file, PairingRules::default())),
+            Pairing::with_rules(PairingRules::default()),
+            &console,
+        );
+        let session = session.expect("a session");
         let outcome = session
             .run(&StopSignals::none(), |session| {
                 Ok(session.sink.session(&FirstLine::default()))

@@ -203,10 +203,9 @@ unsafe fn register(
     let all = Owned::integer(all)?;
     let set_events = monitoring.attribute(c"set_events")?;
     let restart_events = monitoring.attribute(c"restart_events")?;
-    // Each goes through all threads.
+    // Both go through all threads, and nothing of the program runs between them.
     states::settle();
     set_events.call(&[&tool, &all])?;
-    states::settle();
     restart_events.call(&[])?;
     Some(())
 }
@@ -296,6 +295,8 @@ unsafe fn unregister(monitoring: &Owned, tool: c_long) -> Option<()> {
         }
     }
     if let Some(free_tool_id) = monitoring.attribute(c"free_tool_id") {
+        // From 3.14 on it goes through all threads, too; audit hooks of the program may have run since.
+        states::settle();
         free_tool_id.call(&[&tool]);
     }
     Some(())

@@ -128,10 +128,7 @@ pub(crate) unsafe fn start(look_soon: fn()) -> Result<bool, Refused> {
 unsafe fn begin_to_count() {
     let installed = INSTALLED.get();
     let all = states::all().unwrap_or_default();
-    let newest = all
-        .iter()
-        .map(|state| (api().PyThreadState_GetID)(*state))
-        .max();
+    let newest = all.iter().map(|(_, id)| *id).max();
     (*installed).newest = newest.unwrap_or(0);
     (*installed).first = (*installed).newest;
     (*installed).met = 0;
@@ -302,43 +299,39 @@ pub(crate) unsafe fn look() -> bool {
     };
     let known = (*installed).newest;
     let counts = live::counted();
-    for state in &all {
-        let id = (api().PyThreadState_GetID)(*state);
-        if id > known {
-            (*installed).newest = (*installed).newest.max(id);
+    for (_, id) in &all {
+        if *id > known {
+            (*installed).newest = (*installed).newest.max(*id);
             (*installed).met += 1;
         }
     }
     // An object that goes with a thread can have a finalizer, so it goes last.
     let mut gone = Vec::new();
-    let is_dead = |state: &usize| !all.iter().any(|other| *other as usize == *state);
+    let is_dead = |state: &usize| !all.iter().any(|(other, _)| *other as usize == *state);
     let dead = (*installed).chained.keys().copied().filter(is_dead);
     for state in dead.collect::<Vec<usize>>() {
         gone.extend((*installed).chained.remove(&state));
     }
     (*installed).displaced.retain(|state, _| !is_dead(state));
     let mut is_chained = false;
-    for state in all {
+    states::with_those_left(&all, |(state, id)| {
         let is_native = state == own && worker::is_current();
         if is_native || is_ours(current(state).0) {
-            continue;
+            return;
         }
         if is_lookout(current_trace(state).0) {
             // It has not run since.
-        } else if (api().PyThreadState_GetID)(state) > known {
+        } else if id > known {
             let frame = || Owned::take((api().PyThreadState_GetFrame)(state));
             let runs = uncollected(frame).is_some();
             (*counts).unseen_threads += u64::from(runs);
         } else if known != u64::MAX {
             (*counts).replaced += 1;
         }
-        if state != own && !states::has(state) {
-            continue;
-        }
         let (chained, before) = put_on(state);
         is_chained |= chained;
         gone.extend(before);
-    }
+    });
     is_chained
 }
 
@@ -379,13 +372,10 @@ pub(crate) unsafe fn stop() {
     }
     (*installed).on = false;
     let mut before = core::mem::take(&mut (*installed).chained);
-    for state in states::all().unwrap_or_default() {
-        if !states::has(state) {
-            continue;
-        }
+    states::with_those_left(&states::all().unwrap_or_default(), |(state, _)| {
         give_back_the_trace(state);
         if !is_ours(current(state).0) {
-            continue;
+            return;
         }
         match before.get_mut(&(state as usize)) {
             Some(chained) => {
@@ -394,7 +384,7 @@ pub(crate) unsafe fn stop() {
             }
             None => set(state, None, null_mut()),
         }
-    }
+    });
     drop(before);
 }
 

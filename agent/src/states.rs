@@ -11,6 +11,7 @@ use core::ffi::c_void;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use rustix::event::Timespec;
 
@@ -159,14 +160,28 @@ impl Drop for List {
     }
 }
 
+/// A state, and its id, which is greater than those of all that were made before.
+pub(crate) type Numbered = (ThreadState, u64);
+
 /// All of them, the newest first. Each but the caller's own may be gone when it is looked at, if it was cleared.
-pub(crate) unsafe fn all() -> Option<Vec<ThreadState>> {
-    Some(List::lock()?.states().collect())
+pub(crate) unsafe fn all() -> Option<Vec<Numbered>> {
+    let numbered = |state| (state, (api().PyThreadState_GetID)(state));
+    Some(List::lock()?.states().map(numbered).collect())
 }
 
-/// Whether one is there still.
-pub(crate) unsafe fn has(state: ThreadState) -> bool {
-    List::lock().is_some_and(|list| list.states().any(|other| other == state))
+/// How many are looked for at a time: few, so that little happens between that and what is done with them; not one by one, because
+/// each time goes through the whole list.
+const FEW: usize = 32;
+
+/// Does something with each of these that is there still when its turn comes.
+pub(crate) unsafe fn with_those_left(all: &[Numbered], mut work: impl FnMut(Numbered)) {
+    for few in all.chunks(FEW) {
+        let Some(list) = List::lock() else { return };
+        let there: BTreeSet<ThreadState> = list.states().collect();
+        drop(list);
+        let left = few.iter().filter(|(state, _)| there.contains(state));
+        left.copied().for_each(&mut work);
+    }
 }
 
 /// The newest frame of each thread that has any.

@@ -85,7 +85,7 @@ fn thread_states_may_go_without_the_interpreters_lock_while_sessions_begin_and_e
         let mut process = Program::start(interpreter);
         process.run(STATES_COME_AND_GO);
         let pystap = process.attach();
-        for _ in 0..2000 {
+        for _ in 0..5000 {
             pystap.start(functions("workload.py"));
             pystap.stop();
         }
@@ -96,6 +96,51 @@ result = rounds",
         );
         let name = interpreter.name();
         assert!(rounds.as_u64().unwrap() > 0, "{name}");
+        assert_eq!(process.end(), Some(0), "{name}");
+    }
+}
+
+#[test]
+fn events_change_only_when_no_cleared_state_is_left_that_might_be_deleted() {
+    for interpreter in interpreters::with_lock().filter(|it| it.monitors()) {
+        let name = interpreter.name();
+        let mut process = Program::start(interpreter);
+        process.run(STATES_COME_AND_GO);
+        process.run("over = True\nfor thread in threads: thread.join()");
+        process.run(
+            "import sys, time
+monitoring = sys.monitoring
+def ours(): return [tool for tool in range(6) if monitoring.get_tool(tool) == 'pystap']
+def events(): return [monitoring.get_events(tool) for tool in ours()]
+def leave_one(until):
+    left = make(interpreter)
+    clear(left)
+    def look():
+        global seen
+        while not until(): time.sleep(0.001)
+        seen = []
+        for _ in range(20):
+            seen.append(events())
+            time.sleep(0.001)
+        delete(left)
+    global looking
+    looking = threading.Thread(target=look)
+    looking.start()",
+        );
+        let pystap = process.attach();
+        // The tool is there, and its events are not switched on.
+        process.run("leave_one(ours)");
+        pystap.start(functions("workload.py"));
+        let seen = process.run("looking.join()\nresult = [seen, events()]");
+        assert_eq!(seen[0], json!(vec![[0]; 20]), "{name}");
+        assert_ne!(seen[1], json!([0]), "{name}");
+        // And not off.
+        process.run("told = False\nleave_one(lambda: told)");
+        process.send("told = True");
+        pystap.stop();
+        process.receive();
+        let after = process.run("looking.join()\nresult = [seen, events()]");
+        assert_eq!(after, json!([vec![seen[1].clone(); 20], []]), "{name}");
         assert_eq!(process.end(), Some(0), "{name}");
     }
 }

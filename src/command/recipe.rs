@@ -85,7 +85,7 @@ fn request(arguments: &cli::ByRecipe, recipe: &Recipe) -> SessionRequest {
         request.targets.service = Some(of.clone());
     }
     trace::tell(&mut request, recipe.fields(), &arguments.capture_hide);
-    request.agent.fields_vary = true;
+    request.agent.by_recipe = true;
     request.sought = sought(recipe);
     request
 }

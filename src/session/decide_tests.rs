@@ -83,6 +83,10 @@ impl SessionRequest {
         self.with(|it| it.agent.fields.push(field))
     }
 
+    fn by_recipe(self) -> SessionRequest {
+        self.with(|it| it.agent.by_recipe = true)
+    }
+
     fn by_context(self) -> SessionRequest {
         self.with(|it| it.agent.contexts = true)
     }
@@ -675,6 +679,29 @@ fn kinds_decide_which_templates_and_probes_there_are() {
                     "not by --engine stap",
                 ],
             ),
+        ),
+        (
+            "a recipe by another engine",
+            asked()
+                .field("f=a")
+                .function("f")
+                .by_recipe()
+                .engine("uprobes"),
+            runs(debian(10)),
+            Refusal(
+                2,
+                &["what the recipe asks for is told by pystap's agent alone"],
+            ),
+        ),
+        (
+            "a recipe without the agent",
+            asked()
+                .field("f=a")
+                .function("f")
+                .by_recipe()
+                .agent(AgentUsage::Never),
+            runs(debian(10)),
+            Refusal(2, &["the recipe needs pystap's agent"]),
         ),
         (
             "a field without the agent",

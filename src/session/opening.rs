@@ -588,7 +588,7 @@ impl TraceContext<'_> {
             }),
             fields: FieldsFound::new(
                 field::told_by_returns(plan.fields()),
-                self.request.agent.fields_vary,
+                self.request.agent.by_recipe,
             ),
             measured: measures,
             elsewhere: false,

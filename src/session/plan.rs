@@ -270,9 +270,11 @@ pub(crate) enum PlanError {
     Fields(String),
     /// Fields come through memory that the agent shares with pystap.
     #[error(
-        "--field is told by pystap's agent alone, through memory that it shares with pystap, and not by --engine {engine}; leave out --engine"
+        "{why} pystap's agent alone, through memory that it shares with pystap, and not by --engine {engine}; leave out --engine"
     )]
     FieldsNotDirect {
+        /// A clause's beginning, as in the others.
+        why: &'static str,
         /// The engine that was named.
         engine: String,
     },

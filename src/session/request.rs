@@ -141,8 +141,9 @@ pub(crate) struct AgentWishes {
     pub(crate) switches: bool,
     /// Fields of calls, in the order of their names.
     pub(crate) fields: Vec<Field>,
-    /// Whether a field is in some calls only by the nature of things, so that its absence in others is no news.
-    pub(crate) fields_vary: bool,
+    /// Whether a recipe asks for the fields, and not whoever typed the command. By their nature some are in a few calls only, so that
+    /// their absence in others is no news.
+    pub(crate) by_recipe: bool,
     /// Names of fields that are left out, because values of such names are.
     pub(crate) hidden_fields: Vec<String>,
     /// Whether it is to be told which greenlet or task runs.

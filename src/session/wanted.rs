@@ -42,6 +42,14 @@ impl OwnTemplate {
     }
 }
 
+/// Who wants fields, and who tells them: a clause's beginning.
+fn told_by(by_recipe: bool) -> &'static str {
+    match by_recipe {
+        true => "what the recipe asks for is told by",
+        false => "--field is told by",
+    }
+}
+
 /// What is wanted of every interpreter.
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
@@ -59,8 +67,9 @@ pub(crate) struct Wanted {
     /// Whether that is nothing but the arguments of calls, each as it is made: probes of one patch tell these.
     arguments_alone: bool,
     trust_paths: bool,
-    /// Fields of calls, in the order of their names.
+    /// Fields of calls, in the order of their names, and whether a recipe asks for them.
     pub(crate) fields: Vec<Field>,
+    by_recipe: bool,
     /// What the agent tells by itself.
     by_itself: ByItself,
 }
@@ -107,6 +116,7 @@ impl Wanted {
         }
         let agent = &request.agent;
         let values = [
+            (!fields.is_empty() && agent.by_recipe, "the recipe"),
             (!fields.is_empty(), "--field"),
             (agent.capture.any(), "--capture"),
             (agent.contexts, "--by-context"),
@@ -122,6 +132,7 @@ impl Wanted {
             && !all::is_by_agent(&request.engine)
         {
             return Err(PlanError::FieldsNotDirect {
+                why: told_by(agent.by_recipe),
                 engine: named.clone(),
             });
         }
@@ -169,6 +180,7 @@ impl Wanted {
             arguments_alone,
             values,
             fields,
+            by_recipe: agent.by_recipe,
             trust_paths: request.agent.trust_paths,
             by_itself,
         })
@@ -196,7 +208,7 @@ impl Wanted {
     pub(crate) fn why_direct(&self) -> &'static str {
         match self.fields.is_empty() {
             true => "--engine direct is",
-            false => "--field is told by",
+            false => told_by(self.by_recipe),
         }
     }
 
